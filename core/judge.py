@@ -113,8 +113,16 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         raise InputError(f"{file}: {error}.") from None
     prompts = with_official_texts(prompts, file)
     texts = [form.text for form in prompts.forms]
+    for form in prompts.forms:
+        unheard = [n for n in prompts.spoken if f"{{{n}}}" in form.text and n not in form.hears]
+        if unheard:
+            raise InputError(
+                f"{file}: {form.name} names {{{unheard[0]}}}; list {unheard[0]} under its `hears`."
+            )
     problem = placeholder_problem(
-        [(call.name, form.text) for call in prompts.calls for form in call.forms], prompts.fields
+        [(call.name, form.text) for call in prompts.calls for form in call.forms],
+        prompts.fields,
+        prompts.spoken,
     )
     if problem is not None:
         raise InputError(f"{file}: {problem}")
@@ -126,6 +134,10 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         raise InputError(
             f"{file}: overall.combine: a geometric mean needs scores from 0 on, and those of "
             f"{settings.type} may be below; give combine: mean."
+        )
+    if not kind.varies and prompts.spoken:
+        raise InputError(
+            f"{file}: answer: words is for judges that answer in words, not {settings.type}."
         )
     if not kind.varies and any(form.apart for form in prompts.forms):
         raise InputError(f"{file}: apart is for judges that answer in words, not {settings.type}.")

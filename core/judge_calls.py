@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from core.judge_answer import Form, Reading, read_answer
 from core.judge_combining import Combine, Range, capped, combined, rescaled
-from core.judge_lines import read_final_score, read_lines
+from core.judge_lines import read_final_score, read_lines, read_words
 from core.judge_rows import INSTRUCTION, Row, Where, fits
 from core.section import Section, with_variants
 
 Picture = Literal["source", "edited", "target", "references"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+WORDS = "words"
+"""The form of an answer that is no score."""
 Piece = tuple[Literal["text"], str] | tuple[Literal["picture"], Picture, int]
 """A part of a question: a text, or the picture of a kind at a place."""
 
@@ -52,12 +54,15 @@ class JudgeCall(Section):
             row field that the prompt file lists under `fields`.
         text_from: where a question that is not written here lies; several texts follow each other.
         text_first: the text comes before the pictures.
+        hears: earlier calls of the file whose `answer` is `words`; the text names what was said to
+            each as `{name}`. Such a call may show no pictures.
         edited_at: a row field with the place, from 1, at which the edited picture stands among the
             others; without it there the order of `sees` counts. `{n}` in captions is a place then.
         captions: words before each picture of a kind; `{n}` is its number, from 1.
         answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, or one number
             under each part's name; `yes_no` is `{"score": "yes" or "no", "reasoning": "..."}`;
-            `lines` and `final_score` are those of `core.judge_lines`.
+            `lines` and `final_score` are those of `core.judge_lines`; `words` are taken as they
+            are and give no score, for a later call that `hears` them.
         parts: what the numbers are, in order.
         apart: each part is a score of its own, under its own name; `combine` means nothing then.
         lowest, highest: of a number; an answer outside them is none.
@@ -74,13 +79,14 @@ class JudgeCall(Section):
     """
 
     name: Name
-    sees: Annotated[list[Picture], Field(min_length=1)] = Field(default_factory=list)
+    sees: list[Picture] = Field(default_factory=list)
+    hears: tuple[Name, ...] = ()
     text: str = ""
     text_from: Annotated[tuple[Official, ...], BeforeValidator(_listed)] = ()
     text_first: bool = False
     edited_at: Name | None = None
     captions: dict[Picture, str] = Field(default_factory=dict)
-    answer: Literal["scores", "yes_no", "lines", "final_score"] = "scores"
+    answer: Literal["scores", "yes_no", "lines", "final_score", "words"] = "scores"
     parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
     apart: bool = False
     lowest: Annotated[float, Field(ge=0)] = 0
@@ -108,7 +114,7 @@ class JudgeCall(Section):
             raise ValueError("a call needs a text, text_from, or variants that have one")
         if self.text and self.text_from:
             raise ValueError("give either text or text_from, not both")
-        if self.asks and not self.sees:
+        if self.asks and not self.sees and not self.hears:
             raise ValueError("a call needs sees: the pictures that it shows")
         if self.answer == "yes_no" and len(self.parts) > 1:
             raise ValueError("a yes_no call has one part")
@@ -175,10 +181,14 @@ class JudgeCall(Section):
     @property
     def gives(self) -> tuple[str, ...]:
         """Names of the scores that an answer gives."""
+        if self.answer == WORDS:
+            return ()
         return self.parts if self.apart else (self.name,)
 
     def values_in(self, answer: Mapping[str, Any]) -> dict[str, float | None]:
         """The scores of an answer, which is as a verdict records it; None where it has none."""
+        if self.answer == WORDS:
+            return {}
         if not self.apart:
             return {self.name: answer["value"]}
         parts = answer.get("parts") or {}
@@ -201,7 +211,7 @@ class JudgeCall(Section):
         Args:
             cut: the judge had more to say when it reached its limit of tokens.
         """
-        readers = {"lines": read_lines, "final_score": read_final_score}
+        readers = {"lines": read_lines, "final_score": read_final_score, WORDS: read_words}
         return readers.get(self.answer, read_answer)(words, self.form, cut)
 
     def value_of(self, parts: Mapping[str, float]) -> float:

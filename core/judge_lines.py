@@ -2,7 +2,8 @@
 
 `lines` is ImgEdit's form: one `name: number` per line, as many as there are parts, in their order.
 `final_score` is RISEBench's: the words "Final Score", then one number per part. As in JSON, only
-what follows the judge's thought counts, and what contradicts itself is no score.
+what follows the judge's thought counts, and what contradicts itself is no score. `words` are no
+score at all, but what a later question is about.
 """
 
 import re
@@ -41,6 +42,20 @@ def read_final_score(raw: str, form: Form, cut: bool = False) -> Reading:
     return _read(
         raw, form, cut, lambda text: [tuple(re.split(r"[*\s,]+", m)) for m in _FINAL.findall(text)]
     )
+
+
+def read_words(raw: str, form: Form, cut: bool = False) -> Reading:
+    """The whole answer, which has no parts; where it was cut, what there is of it.
+
+    Args:
+        form: decides nothing.
+    """
+    del form, cut
+    try:
+        after_thought(raw)
+    except NoScore as reason:
+        return Reading(None, str(reason))
+    return Reading({})
 
 
 def _read(raw: str, form: Form, cut: bool, find: Finder) -> Reading:

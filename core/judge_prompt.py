@@ -25,24 +25,30 @@ _BEFORE = 80  # characters that are looked at
 _GUESSES = re.compile(r"\{\d*\}|\$\{?[^\W\d]\w*\}?|<[^\W\d]\w*>|\[[^\W\d]\w*\]|｛\w*｝")
 
 
-def placeholder_problem(calls: Sequence[tuple[str, str]], fields: Sequence[str] = ()) -> str | None:
+def placeholder_problem(
+    calls: Sequence[tuple[str, str]], fields: Sequence[str] = (), spoken: Sequence[str] = ()
+) -> str | None:
     """Why the questions of a prompt file cannot be asked as they stand; None if they can.
 
     Braces that hold a bare name are a placeholder: `{instruction}`, or a row field that the file
-    lists. A question about the edited picture alone needs none, but one question of a file does.
+    lists. A question about the edited picture alone needs none, but one question of a file does;
+    where an answer is compared with a right one, a row field says what was to be done.
 
     Args:
         calls: name and text of each.
         fields: row fields that the file lists.
+        spoken: calls whose answers later ones name.
     """
-    known = {INSTRUCTION, *(f"{{{name}}}" for name in fields)}
+    of_row = {INSTRUCTION, *(f"{{{name}}}" for name in fields)}
+    known = of_row | {f"{{{name}}}" for name in spoken}
     for number, (name, text) in enumerate(calls):
         unknown = _unknown_in(text, known)
         if unknown:
             what = "placeholder" if len(unknown) == 1 else "placeholders"
             shown = ", ".join(unknown)
             return f"calls.{number}.text ({name}): unknown {what} {shown}; {RIGHT}, or {A_FIELD}."
-    if any(INSTRUCTION in text for _, text in calls):
+    wanted = of_row if spoken else {INSTRUCTION}
+    if any(mark in text for _, text in calls for mark in wanted):
         return None
     found = [m.group() for _, text in calls for m in _GUESSES.finditer(text)]
     hint = f" (found {', '.join(dict.fromkeys(found[:3]))})" if found else ""

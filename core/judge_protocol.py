@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from core.judge_calls import JudgeCall, Name, Picture
+from core.judge_calls import WORDS, JudgeCall, Name, Picture
 from core.judge_overall import Overall
 from core.judge_rows import ALWAYS_KNOWN, INSTRUCTION, PICTURES, Row
 from core.section import Section
@@ -119,6 +119,26 @@ class JudgePrompts(Section):
         return self
 
     @model_validator(mode="after")
+    def _answers_are_heard_that_were_given(self) -> "JudgePrompts":
+        said: set[str] = set()
+        for call in self.calls:
+            for form in call.forms:
+                unknown = [name for name in form.hears if name not in said]
+                if unknown:
+                    raise ValueError(
+                        f"{call.name} hears {unknown[0]!r}, which is no call before it with "
+                        "answer: words"
+                    )
+            if any(form.answer == WORDS for form in call.forms):
+                said.add(call.name)
+        named = sorted(said & {*self.fields, *ALWAYS_KNOWN, INSTRUCTION})
+        if named:
+            raise ValueError(f"{named[0]!r} is a call with answer: words and a field of rows")
+        if not self._given:
+            raise ValueError("no call gives a score; one needs another answer than words")
+        return self
+
+    @model_validator(mode="after")
     def _geometric_means_are_of_scores_from_zero_on(self) -> "JudgePrompts":
         below = [
             name
@@ -165,6 +185,11 @@ class JudgePrompts(Section):
     def forms(self) -> list[JudgeCall]:
         """All questions that any pair may be asked."""
         return [form for call in self.calls for form in call.forms]
+
+    @property
+    def spoken(self) -> list[str]:
+        """Names of the calls whose answers are words, which later questions name."""
+        return [call.name for call in self.calls if any(f.answer == WORDS for f in call.forms)]
 
     @property
     def row_fields(self) -> list[str]:
@@ -215,6 +240,8 @@ class JudgePrompts(Section):
         """All scores of a pair from the answers to what it was asked, in the order of the calls."""
         values: dict[str, float | None] = {}
         for call, answer in zip(self.asked(row), answers, strict=True):
+            if answer.get("problem") and call.answer == WORDS:
+                return None
             values |= call.values_in(answer)
         return self.scores(values, row)
 

@@ -198,6 +198,15 @@ def i2ebench(folder: Path) -> Path:
     written(base / "HazeRemoval" / "HazeRemoval.json", {"1": hazy})
     picture(base / "HazeRemoval" / "input" / "0001.png")
     picture(base / "HazeRemoval" / "gt" / "0001.png")
+    asked = {
+        "image": "COCO_1.jpg", "ori_exp": "add a cat", "div_exp": "", "type": "Animal",
+        "Evaluation": "How many cats are there?", "Answer": "One",
+    }  # fmt: skip
+    written(base / "Counting" / "Counting.json", {"1": asked})
+    picture(base / "Counting" / "input" / "COCO_1.jpg")
+    style = {"image": "0001.jpg", "ori_exp": "make it oil", "style": "an image with oil style"}
+    written(base / "StyleAlteration" / "StyleAlteration.json", {"1": style})
+    picture(base / "StyleAlteration" / "input" / "0001.jpg")
     return folder
 
 

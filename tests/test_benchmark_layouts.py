@@ -18,6 +18,8 @@ from tests import published_sets
 from tests.edit_world import settings
 from tests.inline_backend import InlineBackend
 
+MEASURED = ("magicbrush", "anyedit", "emu_edit", "i2ebench")
+"""Those whose figures need other judges than one that answers in words."""
 SCENES = sorted((PROJECT_DIR / "examples" / "edit_pairs").glob("*.png"))
 
 
@@ -40,6 +42,9 @@ def with_scenes(folder: Path) -> Path:
         ("rededit", published_sets.rededit, "pairs/{}/{}.png"),
         ("complex_edit", published_sets.complex_table, "pairs/real/C2/{}.png"),
         ("magicbrush", published_sets.magicbrush_disk, "pairs/{}/{}.png"),
+        ("anyedit", published_sets.anyedit_bench, "pairs/{}-1500/a.jpg"),
+        ("emu_edit", published_sets.emu_edit, "emu_{}/pairs/0.png"),
+        ("i2ebench", published_sets.i2ebench, "EditResult_ori/{}/pairs/*.*"),
     ],
 )
 def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
@@ -57,9 +62,9 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
     edits = [f for f in wanted if not f.stem.endswith("_SRCIMG")]
     assert len(edits) == len(records) > 1
     for edit in edits:
-        assert Image.open(edit).format == ("JPEG" if layout == "kris" else "PNG")
+        assert Image.open(edit).format == ("JPEG" if edit.suffix == ".jpg" else "PNG")
     official = json.loads((results / "summary.json").read_text())["official"]
-    assert ("not_computed" in official) is (layout == "magicbrush") and official["script"]
+    assert ("not_computed" in official) is (layout in MEASURED) and official["script"]
     files = [f for f in (written / "scores_of_this_run").rglob("*") if f.is_file()]
     names = {f.name for f in files}
     if layout == "gedit":
@@ -76,6 +81,11 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
         assert official["en"]["final_score"] >= 1 and not names
     elif layout == "complex_edit":
         assert official["real"]["C2"]["scored"] == 2 and names == {"0000.json", "0001.json"}
+    elif layout in ("anyedit", "emu_edit"):
+        assert "DINO" in official["not_computed"] and not names
+    elif layout == "i2ebench":
+        assert "accuracy" in official["not_computed"] and not names
+        assert {edit.suffix for edit in edits} == {".jpg", ".png"}
     elif layout == "magicbrush":
         assert "clip-i" in official["not_computed"] and not names
         assert {edit.stem for edit in edits} >= {"100_1", "100_inde_2", "200_1"}

@@ -161,6 +161,27 @@ def says(judge: Any, monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[Any
     return taken
 
 
+def test_a_later_question_is_about_what_was_said_and_shows_no_picture(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(prompts="i2ebench.yaml", max_new_tokens=60)
+    says(judge, monkeypatch, "[THINK]No[/THINK]Two dogs.", '{"score": "no"}')
+    asked: list[tuple[str, bool]] = []
+    put, kind = judge.processor.__call__, type(judge.processor)
+
+    def heard(_: Any, **given: Any) -> Any:
+        asked.append((given["text"][0], bool(given["images"])))
+        return put(**given)
+
+    monkeypatch.setattr(kind, "__call__", heard)
+    fields = {"Evaluation": "How many cats?", "Answer": "one"}
+    verdict = judge.run([lease(pictures, 0, fields=fields)])[0]
+    assert verdict.used["scores"] == {"correct": 0.0}
+    (question, shown), (comparison, shown_again) = asked
+    assert "How many cats?" in question and shown and not shown_again
+    assert 'was given is: "two dogs."' in comparison, "the tiny tokenizer writes small letters"
+
+
 DRAFT, RIGHT = '{"score": [9, 9]}', '{"score": [2, 3]}'
 
 

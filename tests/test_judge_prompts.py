@@ -1,6 +1,7 @@
 """Prompt files without the instruction are refused before anything is edited."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,9 +24,12 @@ def load(folder: Path, *texts: str) -> Judge:
 
 
 @pytest.mark.parametrize("file", sorted(JUDGES_DIR.glob("*.yaml")), ids=lambda f: f.name)
-def test_the_shipped_prompt_files_ask_about_the_instruction(file: Path) -> None:
+def test_the_shipped_prompt_files_ask_about_what_was_to_be_done(file: Path) -> None:
+    """By the instruction; I2EBench by its own question about the edit."""
     prompts = load_judge(JUDGE.model_copy(update={"prompts": file.name})).prompts
-    assert "make it night" in prompts.calls[0].question("make it night")
+    row = {"Evaluation": "make it night"} if file.stem == "i2ebench" else {}
+    told = "-" if row else "make it night"
+    assert "make it night" in prompts.calls[0].question(told, row)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,54 @@ def test_a_file_that_never_says_the_instruction_is_refused(
     with pytest.raises(InputError, match=r"mine\.yaml: no text of `calls` has a place") as error:
         load(tmp_path, text, "How good does it look?")
     assert found in str(error.value)
+
+
+SAYS = {"name": "reply", "sees": ["edited"], "answer": "words", "text": "What is in {key}?"}
+HEARS = {"name": "right", "hears": ["reply"], "answer": "yes_no", "text": "Is {reply} a cat?"}
+
+
+def two_stages(folder: Path, *calls: dict[str, Any], **settings: Any) -> Judge:
+    content = {"name": "mine", "fields": ["key"], "calls": list(calls), "overall": []}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    return load_judge(JUDGE.model_copy(update={"prompts": "mine.yaml", **settings}), folder)
+
+
+def test_an_answer_in_words_may_be_judged_by_a_later_question(tmp_path: Path) -> None:
+    prompts = two_stages(tmp_path, SAYS, HEARS).prompts
+    assert prompts.score_names == ["right"] and prompts.calls[1].sees == []
+    row = {"instruction": "-", "key": "k"}
+    said = {"problem": None, "value": None, "parts": {}}
+    assert prompts.scores_of(row, [said, {"problem": None, "value": 1.0}]) == {"right": 1.0}
+    silent = {**said, "problem": "the answer is empty", "parts": None}
+    assert prompts.scores_of(row, [silent, {"problem": None, "value": 1.0}]) is None
+
+
+@pytest.mark.parametrize(
+    ("calls", "settings", "said"),
+    [
+        ([HEARS, SAYS], {}, "right hears 'reply', which is no call before it with answer: words"),
+        ([SAYS], {}, "no call gives a score"),
+        ([SAYS, {**HEARS, "hears": ["right"]}], {}, "right hears 'right', which is no call before"),
+        ([SAYS, {**HEARS, "hears": [], "sees": ["edited"]}], {}, "list reply under its `hears`"),
+        ([{**SAYS, "text": "?"}, HEARS], {}, r"no text of `calls` has a placeholder"),
+        ([{**SAYS, "name": "key"}, {**HEARS, "hears": ["key"]}], {}, "'key' is a call with answer"),
+        (
+            [SAYS, {**HEARS, "tokens": {"1": 1}, "prefix": "a"}],
+            {"type": "vlm_logits"},
+            "every call",
+        ),
+        (
+            [{**c, "tokens": {"1": 1}, "prefix": "a"} for c in (SAYS, HEARS)],
+            {"type": "vlm_logits"},
+            "answer: words is for judges that answer in words, not vlm_logits",
+        ),
+    ],
+)
+def test_questions_about_answers_that_were_not_given_are_refused(
+    tmp_path: Path, calls: list[dict[str, Any]], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml: .*" + said):
+        two_stages(tmp_path, *calls, **settings)
 
 
 def test_a_bad_prompt_file_ends_the_command_before_anything_is_edited(project: Project) -> None:

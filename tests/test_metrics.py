@@ -17,6 +17,7 @@ from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.edit_models import judge_model
 from core.errors import InputError
 from core.judge import load_judge
+from core.judges.i2ebench import REGION, RIGHT
 from core.judges.lpips import LPIPS
 from core.judges.metrics import NAMES
 from core.messages import Lease
@@ -324,7 +325,8 @@ def test_metrics_are_columns_of_the_table_beside_a_judge(
 
 
 def test_every_metric_is_explained() -> None:
-    assert len(explain(NAMES)) == len(NAMES)
+    names = (*NAMES, RIGHT, REGION)
+    assert len(explain(names)) == len(names) and decimals(REGION) == 4
     assert [decimals(name) for name in ("ssim_target", "psnr_target", "O", "clip_t")] == [
         4,
         2,
@@ -338,6 +340,7 @@ def test_every_metric_is_explained() -> None:
     [
         ("clip", "a CLIP or SigLIP, such as"),
         ("metrics", "a CLIP, SigLIP or DINO, such as"),
+        ("i2ebench", "a CLIP, such as"),
         ("lpips", "a VGG16 or AlexNet, such as timm/vgg16.tv_in1k."),
     ],
 )

@@ -19,6 +19,7 @@ from apps.edit_benchmark.official.kris import DIMENSIONS, KNOWLEDGE, SHORT
 from apps.edit_benchmark.official_results import judged_by, official_table, statistic_of
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.records import Outcome, Record
+from apps.edit_benchmark.summary import JudgedBy, OtherJudge
 
 RNG = np.random.default_rng(5)
 
@@ -344,6 +345,74 @@ def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> No
     assert table["types"] == {
         "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2}
     }
+
+
+TASKS = {
+    "Deblurring": ("SSIM", "ssim_padded_target", "Global"),
+    "RegionAccuracy": ("RegionAccuracy", "ssim_padded_outside", "animal"),
+    "StyleAlteration": ("clip_score", "clip_t_caption", ""),
+    "Counting": ("accuracy", "correct", "animal"),
+    "Replacement": ("accuracy", "correct", "Object"),
+}
+
+
+def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
+    """As summary.py and summary_model_type_avg_score.py have it, from the files that they read."""
+    cases, asked = [], []
+    for task, (_, column, kind) in TASKS.items():
+        for wording, end in (("original", ""), ("diverse", "_div")):
+            for i in range(9):
+                more = {"image": f"{i}.png", **({"type": kind} if kind else {})}
+                pair = Pair(f"{i}{end}", task, "x", given_id=f"{i}{end}", data_set="i2ebench")
+                pair = replace(pair, subsets=(wording,), metadata={**more, "Answer": "One"})
+                value = float(RNG.integers(0, 2)) if column == "correct" else float(RNG.random())
+                measured = {column: value, "l1_source": 0.5, "clip_i_source": 0.5}
+                if column == "correct":
+                    asked.append((pair, {"correct": value} if i else None))
+                    measured.pop("correct")
+                cases.append(judged(pair, measured))
+    pairs, records = [pair for pair, _ in cases], [record for _, record in cases]
+    answers = {pair.name: judged(pair, scores)[1] for pair, scores in asked}
+    theirs = [answers.get(pair.name, replace(r, scores=None)) for pair, r in cases]
+
+    def other(name: str) -> OtherJudge:
+        return OtherJudge(JudgedBy(name, "m", "p", {}, None, None, []), ["correct"], theirs)
+
+    statistic = statistic_of(pairs)
+    assert statistic is not None
+    files = statistic.score_files("mine", judged_by(statistic, pairs, records, [other("a")]))
+    table = official_table(pairs, records, [other("a")])
+    assert table is not None and table["from_other_judges"] == {"accuracy": ["a"]}
+    for wording, folder in (("original", "EditEval_ori"), ("diverse", "EditEval")):
+        rows = {t: json.loads(files[PurePosixPath(folder, t, "mine.json")]) for t in TASKS}
+        types: dict[str, dict[str, list[float]]] = {}
+        for task, (name, _, _) in TASKS.items():
+            if name == "accuracy":
+                found = [float("yes" in r["final_judgement"].lower()) for r in rows[task].values()]
+            else:
+                found = [row["evaluation"][name] for row in rows[task].values()]
+            assert table[wording]["tasks"][task] == round(float(np.array(found).mean()), 4)
+            measure = {"clip_score": "uniformed_clip", "accuracy": "vlm"}.get(name, "ssim")
+            for row, value in zip(rows[task].values(), found, strict=True):
+                kind = row["type"].lower() if task != "StyleAlteration" else "global"
+                value = value / 35.0 if name == "clip_score" else value
+                types.setdefault(kind, {}).setdefault(measure, []).append(value)
+        for kind, measures in types.items():
+            means = {name: sum(found) / len(found) for name, found in measures.items()}
+            three = [means.get(name, 0) for name in ("ssim", "uniformed_clip", "vlm")]
+            assert table[wording]["types"][kind] == {
+                **{name: pytest.approx(mean) for name, mean in means.items()},
+                "score": round(sum(three) / 3, 4),
+            }
+        assert table[wording]["scored"] == 9 * 5 - 2, "two questions had no answer"
+    alone = official_table(pairs, records)
+    both = official_table(pairs, records, [other("a"), other("b")])
+    assert alone is not None and both is not None
+    assert both["from_other_judges"] == {"accuracy": ["a", "b"]}, "nobody says whose is meant"
+    for found in (alone, both):
+        assert found["original"]["tasks"]["Counting"] is None
+        assert found["original"]["types"]["animal"]["score"] is None
+        assert found["original"]["types"]["global"] == table["original"]["types"]["global"]
 
 
 def test_another_judges_scores_are_no_official_figures() -> None:

@@ -200,7 +200,11 @@ def test_of_several_versions_of_rise_the_largest_is_read(tmp_path: Path) -> None
 
 def test_i2ebench_has_masks_right_results_and_other_wordings(tmp_path: Path) -> None:
     pairs = named(read(sets.i2ebench(tmp_path / "data")))
-    assert [*pairs] == ["HazeRemoval/1", "RegionAccuracy/0"]
+    tasks = ("Counting/1", "HazeRemoval/1", "RegionAccuracy/0", "StyleAlteration/1")
+    assert tuple(pairs) == tasks
+    assert pairs["StyleAlteration/1"].metadata["output_caption"] == "an image with oil style"
+    asked = sole(read(tmp_path / "data", Choice(subsets=[["questions"]])))
+    assert (asked.name, asked.metadata["Answer"]) == ("Counting/1", "One")
     assert Path(pairs["RegionAccuracy/0"].mask).is_file()
     assert Path(pairs["HazeRemoval/1"].target_images[0]).parent.name == "gt"
     diverse = sole(read(tmp_path / "data", Choice(subsets=[["diverse"]])))

@@ -20,7 +20,7 @@ from apps.edit_benchmark.chosen_pairs import FIELDS
 from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.drifts import with_drifts
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
-from apps.edit_benchmark.judges import read_judges
+from apps.edit_benchmark.judges import Judged, read_judges
 from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
 from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.options import BY_RECORD, PROGRAM, parse_arguments, run_parser
@@ -182,15 +182,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
         records = with_drifts(records, run.root.folder, run.drifts())
+        judged = read_judges(run.root.folder, records, run.judge_name)
         summary = replace(
-            _summary(run, records),
-            official=official_table(pairs.pairs, records),
+            _summary(run, records, judged),
+            official=official_table(pairs.pairs, records, judged.others),
             best_of=choice_summary(records),
             output_size=run.output_size,
         )
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
-            written = layout.write(results, records)
+            written = layout.write(results, records, judged.others)
             for line in tell_layout(layout, written, pairs.pairs):
                 logger.info(line)
         elapsed = time_line(run.status())
@@ -296,13 +297,12 @@ def _nothing(run: EditBenchmark) -> int:
     return ALL_SCORED
 
 
-def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
+def _summary(run: EditBenchmark, records: Sequence[Record], judged: Judged) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = judge.prompts.score_names
     if not judge.type.chats:  # which of them there are depends on its model and on the data
         given = {name for record in records for name in record.scores or ()}
         names = [name for name in names if name in given] or names
-    judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
         names,

@@ -16,11 +16,12 @@ from pathlib import Path, PurePosixPath
 from loguru import logger
 from PIL import Image
 
-from apps.edit_benchmark.layout import OfficialLayout, official_layout
+from apps.edit_benchmark.layout import OfficialLayout, of_model, official_layout
 from apps.edit_benchmark.official_results import judged_by, statistic_of
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.records import Record
+from apps.edit_benchmark.summary import OtherJudge
 from core.errors import InputError
 from core.names import bounded, cleaned
 from core.paths import as_text, on_disk
@@ -96,7 +97,8 @@ class LayoutFolder:
             if other != pair.name:
                 raise InputError(
                     f"--layout {self.name}: pairs {other!r} and {pair.name!r} would both be "
-                    f"{place}{self.layout.suffixes[0]}; this layout has one name for both."
+                    f"{of_model(place, self.model)}{self.layout.suffixes_of(pair)[0]}; this layout "
+                    "has one name for both."
                 )
         if self.folder.exists() and any(self.folder.iterdir()) and not self._is_ours():
             raise InputError(
@@ -104,8 +106,16 @@ class LayoutFolder:
                 "move it away, or give the run another --name."
             )
 
-    def write(self, results: Sequence[PairResult], records: Sequence[Record]) -> int:
+    def write(
+        self,
+        results: Sequence[PairResult],
+        records: Sequence[Record],
+        others: Sequence[OtherJudge] = (),
+    ) -> int:
         """Write all edits, and the scores as the benchmark's statistic reads them.
+
+        Args:
+            others: judges of the same edits, as `official_table` takes them.
 
         Returns:
             How many edits there are.
@@ -118,34 +128,38 @@ class LayoutFolder:
         write_atomically(self.folder / MARK, json.dumps(mark) + "\n")
         with ThreadPoolExecutor(THREADS) as threads:
             written = list(threads.map(self._write_pair, results))
-        self._write_scores([result.pair for result in results], records)
+        self._write_scores([result.pair for result in results], records, others)
         return sum(written)
 
     def _write_pair(self, result: PairResult) -> bool:
         """Write one edit, and its source where the scripts want it; False if there is no edit."""
         home = self.folder / on_disk(str(self.layout.home(self.model)))
-        stem = home / on_disk(str(self.layout.place(result.pair)))
+        place = of_model(self.layout.place(result.pair), self.model)
+        stem = home / on_disk(str(place))
         edit = Path(on_disk(result.edit.output_path or ""))
         there = result.edit.success and edit.is_file()
         suffix = edit.suffix.lower()
-        suffix = suffix if suffix in self.layout.suffixes else self.layout.suffixes[0]
+        suffixes = self.layout.suffixes_of(result.pair)
+        suffix = suffix if suffix in suffixes else suffixes[0]
         target = stem.with_name(f"{stem.name}{suffix}")
-        for other in self.layout.suffixes:  # what an earlier run left must not be found first
+        for other in suffixes:  # what an earlier run left must not be found first
             old = stem.with_name(f"{stem.name}{other}")
             if old != target or not there:
                 remove(old)
-        place = self.layout.source_place(result.pair)
         if there:
             _bring(edit, target)
-        if there and place is not None and result.pair.source_images:
-            _bring(Path(on_disk(result.pair.source_images[0])), home / on_disk(str(place)))
+        source = self.layout.source_place(result.pair)
+        if there and source is not None and result.pair.source_images:
+            _bring(Path(on_disk(result.pair.source_images[0])), home / on_disk(str(source)))
         return there
 
-    def _write_scores(self, pairs: Sequence[Pair], records: Sequence[Record]) -> None:
+    def _write_scores(
+        self, pairs: Sequence[Pair], records: Sequence[Record], others: Sequence[OtherJudge]
+    ) -> None:
         statistic = statistic_of(pairs)
         if statistic is None:
             return
-        judged = judged_by(statistic, pairs, records)
+        judged = judged_by(statistic, pairs, records, others)
         files = statistic.score_files(self.model, judged) if any(o.scores for o in judged) else {}
         for place, content in files.items():
             file = self.folder / SCORES / on_disk(str(place))

@@ -6,21 +6,28 @@ from typing import Any
 from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.records import Record
+from apps.edit_benchmark.summary import OtherJudge
 
 OVERALL = {"O", "overall", "score", "average"}  # of a judge's calls together: no rating of its own
 
 
-def official_table(pairs: Sequence[Pair], records: Sequence[Record]) -> dict[str, Any] | None:
+def official_table(
+    pairs: Sequence[Pair], records: Sequence[Record], others: Sequence[OtherJudge] = ()
+) -> dict[str, Any] | None:
     """The figures that the benchmark's own script computes; None where the data has no such script.
 
     Args:
         records: of the pairs, in their order.
+        others: judges of the same edits, for a statistic that puts several together.
     """
     statistic = statistic_of(pairs)
     if statistic is None:
         return None
-    judged = judged_by(statistic, pairs, records)
-    table = {"script": statistic.script}
+    judged = judged_by(statistic, pairs, records, others)
+    table: dict[str, Any] = {"script": statistic.script}
+    if statistic.joins_judges:
+        givers = _givers(statistic, pairs, others)
+        table |= {"from_other_judges": givers} if givers else {}
     if any(one.scores for one in judged) or not any(r.scores for r in records):
         return {**table, **statistic.table(judged)}
     given = next(r.scores for r in records if r.scores)
@@ -35,18 +42,48 @@ def statistic_of(pairs: Sequence[Pair]) -> Statistic | None:
 
 
 def judged_by(
-    statistic: Statistic, pairs: Sequence[Pair], records: Sequence[Record]
+    statistic: Statistic,
+    pairs: Sequence[Pair],
+    records: Sequence[Record],
+    others: Sequence[OtherJudge] = (),
 ) -> list[Judged]:
-    """Pairs with their scores under the statistic's names."""
+    """Pairs with their scores under the statistic's names.
+
+    What several of the other judges give is nobody's, as it is not known whose is meant.
+    """
+    scores = [_scores(statistic, pair, record) for pair, record in zip(pairs, records, strict=True)]
+    givers = _givers(statistic, pairs, others) if statistic.joins_judges else {}
+    for other in others:
+        wanted = {name for name, judges in givers.items() if judges == [other.judged_by.judge]}
+        for i, (pair, record) in enumerate(zip(pairs, other.records, strict=True)):
+            found = _scores(statistic, pair, record) if wanted and scores[i] is None else None
+            scores[i] = found if found and found.keys() <= wanted else scores[i]
     return [
         Judged(
             pair,
-            None if record.scores is None else statistic.scores_of(pair, _ratings(record)),
+            found,
             record.source_images[0] if record.source_images else "",
             record.edited_image or "",
         )
-        for pair, record in zip(pairs, records, strict=True)
+        for pair, record, found in zip(pairs, records, scores, strict=True)
     ]
+
+
+def _givers(
+    statistic: Statistic, pairs: Sequence[Pair], others: Sequence[OtherJudge]
+) -> dict[str, list[str]]:
+    """Which of the other judges give what the statistic needs, by its names."""
+    givers: dict[str, list[str]] = {}
+    for other in others:
+        both = zip(pairs, other.records, strict=True)
+        names = {name for pair, record in both for name in _scores(statistic, pair, record) or ()}
+        for name in sorted(names):
+            givers.setdefault(name, []).append(other.judged_by.judge)
+    return givers
+
+
+def _scores(statistic: Statistic, pair: Pair, record: Record) -> Mapping[str, float] | None:
+    return None if record.scores is None else statistic.scores_of(pair, _ratings(record))
 
 
 def _ratings(record: Record) -> Mapping[str, float]:

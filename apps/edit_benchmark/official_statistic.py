@@ -31,10 +31,13 @@ class Statistic(ABC):
     Attributes:
         script: its name, and where it is published.
         names: of the scores that it needs, each with the names under which judges may give it.
+        joins_judges: it takes the scores of a pair, where this run's judge gives none that it
+            needs, from another judge of the same edits.
     """
 
     script: str
     names: Mapping[str, Sequence[str]]
+    joins_judges: bool = False
 
     @abstractmethod
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MEANINGS = {
     "instruction_following": "was done what was asked",
     "identity_preservation": "is what was not asked for as it was",
     "perceptual_quality": "is the edited picture sound",
+    "correct": "1 where a question about the edited picture was answered rightly, else 0",
     "subject_consistency": "are people, things and scene those of the sources",
 }
 """By name; `explain` adds the overall score, which depends on what it is made of."""
@@ -53,6 +54,7 @@ METRICS = {
     "l2": "mean squared difference of pixels, 0 to 1",
     "psnr": "peak signal-to-noise ratio in dB, 100 where nothing differs",
     "ssim": "structural similarity",
+    "ssim_padded": "structural similarity as I2EBench computes it",
     "clip_i": "cosine similarity of pictures, by CLIP",
     "dino": "cosine similarity of pictures, by DINO",
     "lpips": "how unlike the pictures look, by LPIPS; 0 is the same",

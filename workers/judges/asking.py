@@ -7,10 +7,12 @@ drawn, from the task's seed. All asks are gone through each time, so that a ques
 answered before keeps its score.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.judge_calls import JudgeCall
+from core.judge_calls import WORDS, JudgeCall
+from core.judge_thought import after_thought
 from core.messages import Lease
 from core.settings import JudgeSettings
 from core.tasks import ScoreTask
@@ -18,6 +20,7 @@ from core.tasks import ScoreTask
 REMINDERS = {
     "lines": "\nEnd with the lines that were asked for, each with its number, and nothing else.",
     "final_score": "\nEnd with the words Final Score: and what was asked for.",
+    WORDS: "\nAnswer in a few words.",
 }
 REMINDER = "\nAnswer with one JSON object and nothing else."
 USUAL_ANSWER = 512  # tokens at most
@@ -86,11 +89,21 @@ class Asked:
         """The call's answer as a verdict records it."""
         return {
             "name": call.name,
-            "value": call.value_of(self.parts) if self.parts is not None else None,
+            "value": call.value_of(self.parts) if self.parts else None,
             "parts": self.parts,
             "problem": self.problem,
             "raw": self.raws,
         }
+
+
+def heard(lease: Lease, call: JudgeCall, answer: Mapping[str, Any]) -> Lease:
+    """A lease whose task has what a judge said beside the row's fields, for later questions."""
+    if call.answer != WORDS:
+        return lease
+    assert isinstance(lease.task, ScoreTask)
+    said = "" if answer["problem"] else after_thought(answer["raw"][-1]).strip()
+    fields = {**lease.task.fields, call.name: said}
+    return replace(lease, task=replace(lease.task, fields=fields))
 
 
 def ask_of(call: JudgeCall, manner: int, limit: int, temperature: float | None) -> Ask:

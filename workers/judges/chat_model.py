@@ -15,6 +15,7 @@ from core.judge_thought import closing, left_open
 from core.messages import Lease
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
+from workers.judges.asking import heard
 from workers.judges.base import JudgeFamily
 from workers.judges.passes import Passes, for_pass
 from workers.judges.pictures import Pictures, pictures_of
@@ -69,6 +70,7 @@ class ChatModel(JudgeFamily):
     ) -> list[list[dict[str, Any]]]:
         """All answers about each edit, in the order of the calls."""
         found: list[list[dict[str, Any]]] = [[] for _ in leases]
+        leases = list(leases)
         for call in self.judge.prompts.calls:
             forms = [call.for_row(row) for row in rows]
             for form in {id(f): f for f in forms if f is not None}.values():
@@ -76,6 +78,7 @@ class ChatModel(JudgeFamily):
                 asked = [leases[i] for i in chosen], [pictures[i] for i in chosen]
                 for i, answer in zip(chosen, self.answers(form, *asked), strict=True):
                     found[i].append(answer)
+                    leases[i] = heard(leases[i], form, answer)
         return found
 
     @abstractmethod
@@ -119,7 +122,10 @@ class ChatModel(JudgeFamily):
             end = f"\n\n{closing(self.opened)}\n\n" if self.opened and suffix else ""
             texts.append(text + end + suffix)
             images.append(shown)
-        inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
+        pictures_shown = images if any(images) else None  # a question may be of words alone
+        inputs = self.processor(
+            text=texts, images=pictures_shown, padding=True, return_tensors="pt"
+        )
         return inputs.to(self.device, self.model.dtype)
 
     def too_many(self) -> None:
@@ -149,7 +155,7 @@ class ChatModel(JudgeFamily):
             for answer in answers
         ]
         if found.scores is None:
-            problems = [f"{a['name']}: {a['problem']}" for a in calls if a["value"] is None]
+            problems = [f"{a['name']}: {a['problem']}" for a in calls if a.get("problem")]
             said = "; ".join(dict.fromkeys(problems))
             self.log("WARNING", f"{lease.task.task_id}: no score: {said}")
         return self.verdict(found.scores, calls, found.record(len(passes)))

@@ -40,7 +40,7 @@ class MetricsJudge(EmbeddingJudge):
             for lease, task in both
         ]
         scores = [
-            _of_pixels(edit, source, target, mask)
+            self.of_pixels(edit, source, target, mask)
             for edit, source, target, mask in zip(edited, sources, targets, masks, strict=True)
         ]
         remarks = self._add_similarities(scores, tasks, edited, sources, targets)
@@ -48,6 +48,23 @@ class MetricsJudge(EmbeddingJudge):
             replace(self.verdict(found, []), remarks=words)
             for found, words in zip(scores, remarks, strict=True)
         ]
+
+    def of_pixels(
+        self,
+        edit: Image.Image,
+        source: Image.Image,
+        target: Image.Image | None,
+        mask: Image.Image | None,
+    ) -> dict[str, float]:
+        """Against the target, and outside of the mask; against the source if there is neither."""
+        found: dict[str, float] = {}
+        if target is not None:
+            found |= _named(pixel_metrics(edit, target), "target")
+        if mask is not None:
+            found |= _named(pixel_metrics(edit, source, mask), "outside")
+        if target is None and mask is None:
+            found |= _named(pixel_metrics(edit, source), "source")
+        return found
 
     def _add_similarities(
         self,
@@ -109,20 +126,6 @@ class MetricsJudge(EmbeddingJudge):
 
 def _products(a: torch.Tensor, b: torch.Tensor) -> list[float]:
     return [float(value) for value in (a * b).sum(-1)]
-
-
-def _of_pixels(
-    edit: Image.Image, source: Image.Image, target: Image.Image | None, mask: Image.Image | None
-) -> dict[str, float]:
-    """Against the target, and outside of the mask; against the source if there is neither."""
-    found: dict[str, float] = {}
-    if target is not None:
-        found |= _named(pixel_metrics(edit, target), "target")
-    if mask is not None:
-        found |= _named(pixel_metrics(edit, source, mask), "outside")
-    if target is None and mask is None:
-        found |= _named(pixel_metrics(edit, source), "source")
-    return found
 
 
 def _named(metrics: dict[str, float], end: str) -> dict[str, float]:

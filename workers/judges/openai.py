@@ -17,11 +17,11 @@ from PIL import Image
 from core.errors import InputError
 from core.judge import Judge
 from core.judge_calls import JudgeCall
-from core.judge_rows import Row, row_of
+from core.judge_rows import row_of
 from core.messages import Lease
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
-from workers.judges.asking import Ask, Asked, Words, ask_of
+from workers.judges.asking import Ask, Asked, Words, ask_of, heard
 from workers.judges.endpoint import CONNECTING, Endpoint, Reply
 from workers.judges.kept_answers import KeptAnswers
 from workers.judges.passes import Passes, for_pass
@@ -118,7 +118,7 @@ class OpenAIJudge(ModelFamily):
             reply = kept.get(question)
             if reply is None:
                 assert self._endpoint is not None
-                reply = self._endpoint.ask(self._body(ask, drawn, row, seen))
+                reply = self._endpoint.ask(self._body(ask, drawn, seen))
                 kept.keep(question, reply)
             usage.count(reply)
             models.update([reply.model] if reply.model else [])
@@ -128,15 +128,15 @@ class OpenAIJudge(ModelFamily):
         calls, each = [], []
         for place in range(number):
             drawn = for_pass(lease, place)
-            answers = [
-                self._answer(call, f"{place}/{i}", drawn, hear)
-                for i, call in enumerate(prompts.asked(row))
-            ]
+            answers = []
+            for i, call in enumerate(prompts.asked(row)):
+                answers.append(self._answer(call, f"{place}/{i}", drawn, hear))
+                drawn = heard(drawn, call, answers[-1])
             each.append(prompts.scores_of(row, answers))
             calls += [{**a, "pass": place} if number > 1 else a for a in answers]
         found = Passes.of(each)
         if found.scores is None:
-            problems = [f"{a['name']}: {a['problem']}" for a in calls if a["value"] is None]
+            problems = [f"{a['name']}: {a['problem']}" for a in calls if a.get("problem")]
             said = "; ".join(dict.fromkeys(problems))
             self._log("WARNING", f"{lease.task.task_id}: no score: {said}")
         cost = self._api.cost(usage.tokens_in, usage.tokens_out)
@@ -170,11 +170,12 @@ class OpenAIJudge(ModelFamily):
             asked.hear(words, call)
         return asked.answer(call)
 
-    def _body(self, ask: Ask, lease: Lease, row: Row, seen: "_Shown") -> dict[str, Any]:
+    def _body(self, ask: Ask, lease: Lease, seen: "_Shown") -> dict[str, Any]:
         """A request."""
+        assert isinstance(lease.task, ScoreTask)
         detail = {"detail": self._api.picture_detail} if self._api.picture_detail else {}
         content: list[dict[str, Any]] = []
-        for piece in ask.pieces(row, seen.counts):
+        for piece in ask.pieces(row_of(lease.task), seen.counts):
             if piece[0] == "text":
                 content.append({"type": "text", "text": piece[1]})
             else:

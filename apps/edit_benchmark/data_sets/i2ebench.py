@@ -2,8 +2,9 @@
 
 A file is an object of rows by key: `image`, `ori_exp` (the original instruction), `div_exp` (a
 diverse wording of it), `type`, and with most tasks `Evaluation` and `Answer`, a question about the
-edit. Tasks of low level have the right result in `gt/`, and RegionAccuracy a `mask`. The diverse
-wordings have to be asked for.
+edit with its right answer. Tasks of low level have the right result in `gt/`, RegionAccuracy a
+`mask`, and StyleAlteration the name of the `style`, which metrics know as `output_caption`. The
+diverse wordings have to be asked for. Those rows that have a question are a part by themselves.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import file_name, inside
 from apps.edit_benchmark.table_rows import Row, rows_of
+from core.judges.metrics import AFTER
 
 ORIGINAL, DIVERSE = "original", "diverse"
+QUESTIONS = "questions"
+ASKED, RIGHT = "Evaluation", "Answer"
 _COLUMNS = {"image", "ori_exp"}
 _DEPTH = 2  # the repository holds EditData, which holds the tasks
 
@@ -53,6 +57,10 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     source = inside(row.folder / "input", name, "image")
     right = row.folder / "gt" / source.name
     mask = row.text("mask", "")
+    asked = (QUESTIONS,) if _is_text(row, ASKED) and _is_text(row, RIGHT) else ()
+    more = row.others("ori_exp", "div_exp", "mask")
+    if _is_text(row, "style"):
+        more[AFTER] = row.values["style"]
     original = Pair(
         draft.pair_id,
         draft.category,
@@ -62,8 +70,8 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         target_images=(str(right),) if right.is_file() else (),
         mask=str(inside(row.folder / "mask", mask, "mask")) if mask else "",
         given_id=draft.given_id,
-        subsets=(ORIGINAL,),
-        metadata=row.others("ori_exp", "div_exp", "mask"),
+        subsets=(ORIGINAL, *asked),
+        metadata=more,
     )
     yield original
     diverse = row.values.get("div_exp")
@@ -73,6 +81,11 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
             pair_id=f"{draft.pair_id}_div",
             given_id=f"{draft.given_id}_div",
             instruction=diverse,
-            subsets=(DIVERSE,),
+            subsets=(DIVERSE, *asked),
             asked_by=DIVERSE,
         )
+
+
+def _is_text(row: Row, name: str) -> bool:
+    value = row.values.get(name)
+    return isinstance(value, str) and bool(value.strip())
