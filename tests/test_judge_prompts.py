@@ -99,7 +99,7 @@ def test_an_answer_in_words_may_be_judged_by_a_later_question(tmp_path: Path) ->
     prompts = two_stages(tmp_path, SAYS, HEARS).prompts
     assert prompts.score_names == ["right"] and prompts.calls[1].sees == []
     row = {"instruction": "-", "key": "k"}
-    said = {"problem": None, "value": None, "parts": {}}
+    said: dict[str, Any] = {"problem": None, "value": None, "parts": {}}
     assert prompts.scores_of(row, [said, {"problem": None, "value": 1.0}]) == {"right": 1.0}
     silent = {**said, "problem": "the answer is empty", "parts": None}
     assert prompts.scores_of(row, [silent, {"problem": None, "value": 1.0}]) is None

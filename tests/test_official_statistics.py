@@ -409,10 +409,10 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
     both = official_table(pairs, records, [other("a"), other("b")])
     assert alone is not None and both is not None
     assert both["from_other_judges"] == {"accuracy": ["a", "b"]}, "nobody says whose is meant"
-    for found in (alone, both):
-        assert found["original"]["tasks"]["Counting"] is None
-        assert found["original"]["types"]["animal"]["score"] is None
-        assert found["original"]["types"]["global"] == table["original"]["types"]["global"]
+    for lacking in (alone, both):
+        assert lacking["original"]["tasks"]["Counting"] is None
+        assert lacking["original"]["types"]["animal"]["score"] is None
+        assert lacking["original"]["types"]["global"] == table["original"]["types"]["global"]
 
 
 def test_another_judges_scores_are_no_official_figures() -> None:

@@ -8,7 +8,7 @@ out the pixels whose window reaches over the border.
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d  # type: ignore[import-untyped]
 
 SIDE, DEVIATION = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2

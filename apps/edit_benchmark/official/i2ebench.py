@@ -84,7 +84,7 @@ def _part(judged: Sequence[Judged]) -> dict[str, Any]:
     by_task: dict[str, list[float]] = defaultdict(list)
     by_type: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in judged:
-        [name] = one.scores or {BY_TASK.get(one.pair.category, SSIM): None}
+        name = BY_TASK.get(one.pair.category, SSIM)
         of_task = by_task[one.pair.category]
         of_type = by_type[_type(one.pair)][BY_MEASURE[name]]
         if one.scores:
