@@ -29,7 +29,7 @@ from core.store.outputs import PICTURE_SUFFIXES
 
 MAX_ID_BYTES = 200
 MAX_PASSED_OVER = 20  # keys that one line names
-SHARED = "edits"  # the folder of pictures that are named one by one
+SHARED = "edited"  # the folder of pictures that are named one by one; no list is called so
 
 
 @dataclass

@@ -181,7 +181,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add(
         "--output-dir",
         metavar="DIR",
-        help="pictures go to the folder DIR/<name of TWEETS>, or DIR/prompts (default: outputs)",
+        help="pictures go to the folder DIR/<name of TWEETS>, or DIR/drawn (default: outputs)",
     )
     add_file_options(group)
     add(
