@@ -143,6 +143,12 @@ def time_line(status: RunStatus) -> str | None:
     return line
 
 
+def end_lines(status: RunStatus) -> list[str]:
+    """How long a run took, and what of a cluster it did without, and why."""
+    elapsed = time_line(status)
+    return [*filter(None, [elapsed]), *(one_line(f"not used: {why}") for why in status.not_used)]
+
+
 def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
     """What failed by its reasons, what to do about each, and the command that goes on.
 
