@@ -82,6 +82,14 @@ def test_a_picture_is_edited_once_and_another_instruction_leaves_it_alone(comman
     assert "1 edit: 1 done" in command.run("house.png", *NIGHT)[1], "its content counts"
 
 
+def test_a_picture_may_have_any_name_that_a_disk_takes(command: Command) -> None:
+    for name in ("new\nline.png", "名 字 😀.png", "-dash.png", "100% [a].png"):
+        command.picture(f"photos/{name}")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 0 and "4 edits: 4 done" in said
+    assert "new_line_make_it_night.png" in command.made("photos_edited")
+
+
 def test_a_folder_is_searched_through_in_natural_order_without_what_is_hidden(
     command: Command,
 ) -> None:

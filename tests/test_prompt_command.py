@@ -248,3 +248,10 @@ def test_a_choice_or_a_name_that_cannot_be_is_one_line(
     found, said = command.run("p.txt", "1", *arguments)
     assert found == code and reason in said
     assert code == 1 or said.count("\n") == 1
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_prompt_is_refused_before_anything_is_made(command: Command, empty: str) -> None:
+    code, said = command.run("--prompt", "a house", "--prompt", empty, "1")
+    assert code == 2 and "--prompt: is empty; write what to draw" in said
+    assert not (command.folder / "outputs").exists()

@@ -252,6 +252,7 @@ def _named(edits: Sequence[Edit | BadEntry], suffix: str) -> Iterator[TaskInput]
             name, number = f"{edit.name}_{number}", number + 1
         taken.add(name.casefold())
         fields = dict(edit.fields)
+        name = "".join(letter if letter.isprintable() else "_" for letter in name)
         fields.setdefault("task_id", bounded(name, MAX_ID_BYTES))
         given = fields.get("output_path")
         if given is None:
