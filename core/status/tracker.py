@@ -214,7 +214,7 @@ class RunTracker:
                         self._waits[of] = reason
                 case DevicesNotUsed(node, None):
                     self._not_used = [one for one in self._not_used if one[0] != node]
-                case DevicesNotUsed(node, why):
+                case DevicesNotUsed(node, str(why)):
                     if (node, why) not in self._not_used:
                         self._not_used.append((node, why))
                 case _:
