@@ -163,7 +163,7 @@ def memory_modes(place: Place) -> None:
 def engine(place: Place) -> None:
     """From tasks to PNGs: the engine with all GPUs of this machine, after its first pictures."""
     for side, batch in zip(_sides(place), (1, "auto"), strict=True):
-        count = 6 if place.tiny else {1024: 20, 512: 64}[side]
+        count = 6 if place.tiny else {1024: 12, 512: 48}[side]
         ends: list[float] = []
         started = time.monotonic()
 

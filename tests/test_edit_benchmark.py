@@ -198,7 +198,9 @@ def test_a_killed_run_resumes_in_either_stage(bench: Bench, stage: str) -> None:
 @pytest.mark.parametrize("stage", ["edit", "score"])
 def test_a_killed_worker_costs_no_pair(bench: Bench, stage: str) -> None:
     bench.write_pairs([pair(i) for i in range(10)])
-    run = bench.start(simulated=SLOW, judge={"batch_size": 2})
+    # As slow as finding a worker among all processes of a busy machine is at most.
+    slow = {**SLOW, "score_seconds": 0.5} if stage == "score" else SLOW
+    run = bench.start(simulated=slow, judge={"batch_size": 2})
     ready = bench.edits if stage == "edit" else bench.verdicts
     wait_until(lambda: len(ready()) >= 2, f"two files of stage {stage}")
 

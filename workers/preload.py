@@ -79,7 +79,8 @@ def _check_cuda() -> None:
 def _check_threads() -> None:
     """Refuse where another thread may hold a lock, which would never be released in a fork.
 
-    One of a library that sleeps all the time holds none: with some drivers NVML has one.
+    One of a library that sleeps all the time holds none: the CUDA driver has one, named `cuda…`,
+    as soon as torch has asked it for devices.
     """
     others = [t for t in threading.enumerate() if t is not threading.current_thread()]
     if others:
