@@ -231,6 +231,8 @@ def test_prompts_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("gbk", "一座红色的房子\n", "GBK"),
         ("gb18030", "夜晚的海边，一只猫 (4k)\n", "GBK"),
+        ("gbk", "一座红色的房子，旁边是树" * 1001 + "\n", "GBK"),
+        ("gbk", "镕基镕 一座红色的房子 夜晚 海边\n", "GBK"),  # whose second byte may be a letter's
         ("cp1252", "hübsches Häuschen\n", "WINDOWS-1252"),
         ("cp1252", "ein “rotes” Haus – nachts\n", "WINDOWS-1252"),
     ],

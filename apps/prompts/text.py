@@ -144,9 +144,10 @@ def not_text(path: Path, error: UnicodeDecodeError) -> InputError:
 def _usual_encoding(content: bytes) -> str:
     """Which of the encodings it may be in that programs without Unicode write most.
 
-    A Chinese character has two bytes in GBK, so that bytes beyond ASCII come in even numbers there,
-    mostly of several characters.
+    A Chinese character has two bytes in GBK, so that bytes beyond ASCII mostly come in even numbers
+    there, and in rows; letters with accents stand alone.
     """
     runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", content[:_LOOKED_AT])]
-    chinese = max(runs, default=0) >= 4 and not any(length % 2 for length in runs)
+    odd = sum(length % 2 for length in runs)
+    chinese = max(runs, default=0) >= 4 and (2 * odd < len(runs) or len(runs) == 1)
     return "GBK" if chinese else "WINDOWS-1252"

@@ -2,6 +2,9 @@
 
 import os
 import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from core import MultiGPUImageGenerator
@@ -15,6 +18,7 @@ from core.worker_spec import Role
 DRAWS: Role = "generate"
 EDITS: Role = "edit"
 MOST_NAMED = 5
+LOOK_AGAIN = 30.0  # seconds between two looks for files of a model
 
 
 class LoraModels:
@@ -26,41 +30,54 @@ class LoraModels:
 
     def __init__(self, generator: MultiGPUImageGenerator) -> None:
         self._generator = generator
-        self._reading = threading.Lock()
+        self._looking = threading.Lock()
         self._widths: dict[Role, frozenset[int]] = {}
+        self._look_again: dict[Role, float] = {}  # at a model whose files are not all here
+        self._problems: dict[tuple[Role, Path, int, float], str | None] = {}
 
-    def refuse(self, lora: Path) -> str | None:
-        """Why a LoRA is left out; None where it is not."""
-        drawing = self._widths_of(DRAWS)
-        if drawing is None:
-            return None
-        try:
-            problem = fit_of(lora, drawing).problem
+    def refuse(self, lora: Path, size: int, modified: float) -> str | None:
+        """Why a LoRA is left out; None where it is not.
+
+        Args:
+            size, modified: of its file, which is read anew where they have changed.
+        """
+        with self._looking:
+            problem = self._problem(DRAWS, lora, size, modified)
             if problem is None:
                 return None
-            editing = self._widths_of(EDITS)
-            if editing is not None and fit_of(lora, editing).problem is None:
+            if EDITS in self._known() and self._problem(EDITS, lora, size, modified) is None:
                 return None
-        except (OSError, NotSafetensors):  # whoever lists it says so
-            return None
-        return f"does not fit {self.model}: {problem}."
+            return f"does not fit {self.model}: {problem}."
 
     @property
     def model(self) -> str:
         """The model that draws, as the user knows it."""
         return self._generator.model.shown
 
-    def _widths_of(self, role: Role) -> frozenset[int] | None:
-        with self._reading:
-            if role not in self._widths:
-                try:
-                    found = known_widths(self._generator.model_of(role))
-                except MultiGPUError:  # it cannot be used as it is set, which its tasks are told
-                    found = None
-                if found is None:
-                    return None
-                self._widths[role] = found
-            return self._widths[role]
+    def _problem(self, role: Role, lora: Path, size: int, modified: float) -> str | None:
+        """Why a LoRA cannot be of a model; None where it may be."""
+        if role not in self._known((role,)):
+            return None
+        key = (role, lora, size, modified)
+        if key not in self._problems:
+            try:
+                self._problems[key] = fit_of(lora, self._widths[role]).problem
+            except (OSError, NotSafetensors):  # whoever lists it says so
+                return None
+        return self._problems[key]
+
+    def _known(self, roles: tuple[Role, ...] = (EDITS,)) -> Collection[Role]:
+        """Roles whose models' layers are known; those of some are looked for now and then."""
+        now = time.monotonic()
+        for role in roles:
+            if role in self._widths or now < self._look_again.get(role, now):
+                continue
+            self._look_again[role] = now + LOOK_AGAIN
+            with suppress(MultiGPUError):  # it cannot be used as it is set, as its tasks are told
+                widths = known_widths(self._generator.model_of(role))
+                if widths is not None:
+                    self._widths[role] = widths
+        return self._widths.keys()
 
 
 def left_out(names: list[str], folder: Path, model: str) -> str:

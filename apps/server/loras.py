@@ -137,7 +137,9 @@ class Loras:
             return entries
         refuse = self._models.refuse
         sound = (e for e in entries.values() if e.problem is None)
-        problems = {e.name: problem for e in sound if (problem := refuse(e.path))}
+        problems = {
+            e.name: problem for e in sound if (problem := refuse(e.path, e.bytes, e.modified))
+        }
         if problems.keys() - self._misfits:
             logger.info(left_out([*problems], self._folder, self._models.model))
         self._misfits = {*problems}
