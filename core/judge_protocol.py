@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from core.judge_calls import JudgeCall, Name
+from core.judge_calls import JudgeCall, Name, Picture
 from core.judge_overall import Overall
 from core.judge_rows import ALWAYS_KNOWN, INSTRUCTION, PICTURES, Row
 from core.section import Section
@@ -26,21 +26,24 @@ class PictureSize(Section):
         area: pixels, width x height.
         longest_side: pixels.
         exactly: smaller pictures are made larger, too.
-        step: sides are multiples of so many pixels, rounded as Qwen2.5-VL's own `smart_resize` does
-            where the area is the least and the most: down, or up where a picture is made larger.
+        step: sides are multiples of so many pixels, rounded down; with `exactly` rounded as
+            Qwen2.5-VL's own `smart_resize` does where the area is the least and the most: down, or
+            up where a picture is made larger.
+        of: the kinds of pictures that are resized.
     """
 
     area: Annotated[int, Field(ge=256, le=2**26)] | None = None
     longest_side: Annotated[int, Field(ge=16, le=2**13)] | None = None
     exactly: bool = False
     step: Annotated[int, Field(ge=1, le=256)] | None = None
+    of: tuple[Picture, ...] = ("source", "edited", "target", "references")
 
     @model_validator(mode="after")
     def _one(self) -> "PictureSize":
         if (self.area is None) is (self.longest_side is None):
             raise ValueError("give one of area and longest_side")
-        if self.step is not None and (self.area is None or not self.exactly):
-            raise ValueError("step needs area and exactly: true")
+        if self.step is not None and self.area is None:
+            raise ValueError("step needs area")
         return self
 
 

@@ -156,6 +156,8 @@ def magicbrush_disk(folder: Path) -> Path:
         turn("output2", 3, "add a star"),
     ]
     written(folder / "dev" / "edit_sessions.json", {"100": turns, "200": turns[:1]})
+    captions = {f"100-output{n}.png": f"caption {n}" for n in (1, 2, 3)}
+    written(folder / "dev" / "local_descriptions.json", {"100": captions})
     for name in ("input", "mask1", "output1", "mask2", "output2", "mask3", "output3"):
         picture(folder / "dev" / "images" / "100" / f"100-{name}.png")
     return folder
@@ -211,6 +213,21 @@ def anyedit_json(folder: Path) -> Path:
     return folder
 
 
+def anyedit_bench(folder: Path) -> Path:
+    """As its test split is unpacked: names begin two folders above each type's JSON file."""
+    for kind, more in (("color_alter", {}), ("visual_depth", {"visual_input": "depth"})):
+        base = f"anybench/{kind}"
+        row = {
+            "edit": "make it dark", "edit_type": kind, "image_file": f"{base}/input_img/a.jpg",
+            "edited_file": f"{base}/edited_img/a.png", "input": "a scene", "output": "a dark scene",
+        }  # fmt: skip
+        row |= {name: f"{base}/{sub}/a.png" for name, sub in more.items()}
+        written(folder / base / "edit_result.json", [row])
+        for name in ("input_img/a.jpg", "edited_img/a.png", "depth/a.png"):
+            picture(folder / base / name)
+    return folder
+
+
 def anyedit_table(folder: Path) -> Path:
     rows = [
         {"image_id": name, "edit_instruction": "remove it", "edit_type": "remove",
@@ -261,11 +278,12 @@ def complex_folder(folder: Path) -> Path:
 
 
 def omnicontext(folder: Path) -> Path:
-    row = {
-        "key": "k1", "task_type": "scene_character", "instruction": "bring them together",
-        "input_images": [cell(RED), cell(BLUE)],
-    }  # fmt: skip
-    parquet(folder / "data" / "train-00000-of-00001.parquet", [row])
+    rows = [
+        {"key": key, "task_type": kind, "instruction": "bring them together",
+         "instruction_language": "en", "input_images": [cell(RED), cell(BLUE)]}
+        for key, kind in (("k1", "scene_character"), ("k2", "multi_object"))
+    ]  # fmt: skip
+    parquet(folder / "data" / "train-00000-of-00001.parquet", rows)
     return folder
 
 
@@ -377,7 +395,7 @@ BUILDERS: dict[str, list[Callable[[Path], Path]]] = {
     "magicbrush": [magicbrush_disk, magicbrush_table],
     "emu_edit": [emu_edit],
     "i2ebench": [i2ebench],
-    "anyedit": [anyedit_json, anyedit_table],
+    "anyedit": [anyedit_json, anyedit_bench, anyedit_table],
     "rededit": [rededit],
     "complex_edit": [complex_table, complex_folder],
     "omnicontext": [omnicontext],

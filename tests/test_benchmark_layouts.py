@@ -36,6 +36,10 @@ def with_scenes(folder: Path) -> Path:
         ("imgedit", published_sets.imgedit, "pairs/{}.png"),
         ("kris", published_sets.kris, "results/pairs/{}/{}.jpg"),
         ("rise", published_sets.rise, "outputs/pairs/images/{}/{}.png"),
+        ("omnicontext", published_sets.omnicontext, "pairs/fullset/{}/{}.png"),
+        ("rededit", published_sets.rededit, "pairs/{}/{}.png"),
+        ("complex_edit", published_sets.complex_table, "pairs/real/C2/{}.png"),
+        ("magicbrush", published_sets.magicbrush_disk, "pairs/{}/{}.png"),
     ],
 )
 def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
@@ -55,7 +59,7 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
     for edit in edits:
         assert Image.open(edit).format == ("JPEG" if layout == "kris" else "PNG")
     official = json.loads((results / "summary.json").read_text())["official"]
-    assert "not_computed" not in official and official["script"]
+    assert ("not_computed" in official) is (layout == "magicbrush") and official["script"]
     files = [f for f in (written / "scores_of_this_run").rglob("*") if f.is_file()]
     names = {f.name for f in files}
     if layout == "gedit":
@@ -66,6 +70,15 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
         assert official["scored"] == len(records) and names == {"result.json"}
     elif layout == "kris":
         assert official["overall"] is not None and names == {"metrics.json"}
+    elif layout == "omnicontext":
+        assert official["en"]["types_scored"] == 2 and names == {"score.jsonl"}
+    elif layout == "rededit":
+        assert official["en"]["final_score"] >= 1 and not names
+    elif layout == "complex_edit":
+        assert official["real"]["C2"]["scored"] == 2 and names == {"0000.json", "0001.json"}
+    elif layout == "magicbrush":
+        assert "clip-i" in official["not_computed"] and not names
+        assert {edit.stem for edit in edits} >= {"100_1", "100_inde_2", "200_1"}
     else:
         assert official["scores"]["Overall"]["score"] >= 1 and names == {"pairs.pkl"}
     again = [*command[:-1], "again", "--score-only", str(written)]

@@ -37,6 +37,8 @@ def put(file: Path, colour: str = "navy") -> Path:
         ("imgedit", "{}.png"),
         ("kris", "color_alter/{}.jpg"),
         ("rise", "images/color_alter/{}.jpeg"),
+        ("omnicontext", "fullset/color_alter/{}.png"),
+        ("rededit", "color_alter/color_alter-{}.png"),
         ("ours", "edits/color_alter/en_{}.webp"),
     ],
 )
@@ -57,8 +59,9 @@ def test_edits_are_found_by_the_names_of_each_benchmark(
 
 def test_a_folder_without_such_edits_says_what_it_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "other.png")
+    own = [replace(pair, data_set="gedit") for pair in PAIRS]
     with pytest.raises(InputError, match=r"none of these edits: fullset/color_alter/en/k1\.png"):
-        find_edits(tmp_path, PAIRS)
+        find_edits(tmp_path, own)
     with pytest.raises(InputError, match="is not a folder"):
         find_edits(tmp_path / "nothing", PAIRS)
 

@@ -102,6 +102,77 @@ def test_imgedit_is_the_rounded_mean_of_three_scores(category: str) -> None:
     assert scored(prompts, {"category": "uge"}, {"O": 3}) == {"O": 3}
 
 
+def test_omnicontext_is_the_root_of_two_scores_and_asks_of_the_scene_where_there_is_one() -> None:
+    prompts, draw = protocol("omnicontext.yaml"), random.Random(3)
+    for _ in range(20):
+        said = {"prompt_following": draw.randint(0, 10), "subject_consistency": draw.randint(0, 10)}
+        found = scored(prompts, {"category": "multi_object"}, said)
+        assert found["O"] == pytest.approx(math.sqrt(math.prod(said.values())), abs=1e-12)
+    kinds = ("character", "object", "character_object")
+    rows = [
+        {"instruction": "do", "category": f"{many}_{k}"}
+        for many in ("multi", "scene")
+        for k in kinds
+    ]
+    following, consistency = zip(
+        *([c.text for c in prompts.asked(row)] for row in rows), strict=True
+    )
+    assert len(set(following)) == 1, "its script asks alike, whether there is a scene or not"
+    assert len(set(consistency[:3])) == len(set(consistency[3:])) == 1
+    assert consistency[0] != consistency[3]
+
+
+def test_omnicontext_shows_sources_in_steps_and_the_edit_as_it_is(tmp_path: Path) -> None:
+    """As test_omnicontext_score.py: at most 1024 x 1024, then rounded down, and never enlarged."""
+    prompts = protocol("omnicontext.yaml")
+    sizes = [(1500, 1100), (1024, 1024), (300, 207), (2000, 90), (640, 480)]
+    files = [str(tmp_path / f"{i}.png") for i in range(len(sizes) + 1)]
+    for file, size in zip(files, [*sizes, (1000, 700)], strict=True):
+        Image.new("RGB", size).save(file)
+    task = ScoreTask(edited_image=files[-1], source_images=tuple(files[:-1]), instruction="a")
+    shown = pictures_of(Lease("1", 1, task, None, "", "", {}), prompts, None)
+    wanted = []
+    for width, height in sizes:
+        if width * height > 1024 * 1024:
+            ratio = math.sqrt(1024 * 1024 / (width * height))
+            width, height = int(width * ratio), int(height * ratio)
+        wanted.append((width // 16 * 16, height // 16 * 16))
+    assert [picture.size for picture in shown["source"]] == wanted
+    assert [picture.size for picture in shown["edited"]] == [(1000, 700)]
+    call = prompts.asked({"instruction": "do", "category": "single_object"})[0]
+    pieces = call.pieces({"instruction": "do"}, {"source": 5, "edited": 1})
+    assert [piece[0] for piece in pieces] == ["text", *["picture"] * 6]
+    assert [piece[1] for piece in pieces[1:]] == [*["source"] * 5, "edited"]
+
+
+def test_complex_edit_is_the_mean_of_three_scores_each_asked_20_times() -> None:
+    prompts = protocol("complex_edit.yaml")
+    found = scored(prompts, {}, {"alignment": [7, 10], "perceptual_quality": 4})
+    assert found == {
+        "instruction_following": 7, "identity_preservation": 10, "perceptual_quality": 4, "O": 7,
+    }  # fmt: skip
+    assert (prompts.sampling.temperature, prompts.sampling.num_pass) == (1, 20)
+    _, quality = prompts.asked({"instruction": "do"})
+    assert quality.sees == ["edited"] and "{instruction}" not in quality.text
+
+
+TASKS = (
+    *("add", "adjust", "background", "beauty", "color", "compose", "extract", "lowlevel"),
+    *("motion", "portrait", "remove", "replace", "stylize", "text", "viewpoint"),
+)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rededit_is_the_rounded_mean_of_three_scores(task: str) -> None:
+    prompts, draw = protocol("rededit.yaml"), random.Random(4)
+    for _ in range(10):
+        three = [draw.randint(1, 5) for _ in range(3)]
+        assert scored(prompts, {"category": task}, {"O": three}) == {"O": round(sum(three) / 3, 2)}
+    assert (prompts.sampling.temperature, prompts.sampling.top_p) == (0.1, 0.95)
+    own = prompts.asked({"instruction": "do", "category": task})[0].text
+    assert own != prompts.asked({"instruction": "do", "category": "?"})[0].text
+
+
 def test_imgedit_asks_each_type_of_edit_another_question() -> None:
     prompts = protocol("imgedit.yaml")
     types = ["add", "adjust", "extract", "replace", "remove", "background", "style", "action"]

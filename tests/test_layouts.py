@@ -16,8 +16,12 @@ from core.errors import InputError
 from core.tasks import Result
 
 PLACES = {
+    "complex_edit": "my-run/biology/1/en.png",
     "gedit": "my-run/fullset/biology/en/1.png",
     "imgedit": "my-run/1.png",
+    "magicbrush": "my-run/1/1.png",
+    "omnicontext": "my-run/fullset/biology/1.png",
+    "rededit": "my-run/biology/biology-1.png",
     "kris": "results/my-run/biology/1.jpg",
     "rise": "outputs/my-run/images/biology/1.png",
 }

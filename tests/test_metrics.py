@@ -178,6 +178,32 @@ def test_clip_metrics_are_those_of_the_clip_judge(load: Load, tasks: list[ScoreT
     )
 
 
+def test_captions_are_what_edit_and_change_are_compared_with(
+    load: Load, tasks: list[ScoreTask]
+) -> None:
+    """CLIP-T to the right result's caption; and as InstructPix2Pix has it, cos(edit - source,
+    caption - caption) of unit vectors. Without a change of either there is no direction."""
+    judge = load("clip")
+    captions = {"input_caption": "a cat", "output_caption": "a dog in the night"}
+    both = replace(tasks[0], fields=captions)
+    one = replace(tasks[0], fields={"output_caption": "a dog in the night"})
+    same_words = replace(tasks[0], fields=dict.fromkeys(captions, "a cat"))
+    same_picture = replace(tasks[3], fields=captions)
+    found = scores(judge, [both, tasks[1], one, same_words, same_picture])
+    texts = judge.embed_texts(list(captions.values())).double()
+    pictures = [Image.open(f).convert("RGB") for f in (both.source_images[0], both.edited_image)]
+    source, edit = judge.embed_images(pictures).double()
+    change, words = (edit - source).numpy(), (texts[1] - texts[0]).numpy()
+    cosine = change @ words / np.linalg.norm(change) / np.linalg.norm(words)
+    assert found[0]["clip_dir"] == pytest.approx(float(cosine), abs=1e-4)
+    assert found[0]["clip_t_caption"] == pytest.approx(float(texts[1] @ edit), abs=NEIGHBOURS)
+    assert found[2]["clip_t_caption"] == pytest.approx(found[0]["clip_t_caption"], abs=NEIGHBOURS)
+    assert [set(f) & {"clip_dir", "clip_t_caption"} for f in found[1:]] == [
+        set(), {"clip_t_caption"}, {"clip_t_caption"}, {"clip_t_caption"},
+    ]  # fmt: skip
+    assert not any("caption" in name for name in scores(load("dino"), [both])[0])
+
+
 def test_a_model_without_texts_is_no_clip_judge(load: Load) -> None:
     with pytest.raises(InputError, match="embeds no texts; a judge of type clip takes a CLIP"):
         load("dino", "clip")

@@ -209,6 +209,143 @@ def rises_own(cases: Sequence[tuple[Pair, Record]], answers: dict[str, Any]) -> 
     return table
 
 
+def test_omnicontext_is_the_mean_of_types_with_the_root_for_each_edit() -> None:
+    """As calculate_statistics.py has it, from the rows that it reads."""
+    kinds = ["single_object", "multi_character", "scene_character_object"]
+    cases = []
+    for i in range(60):
+        pair = Pair(str(i), kinds[i % 3], "x", given_id=f"k{i}", data_set="omnicontext")
+        pair = replace(pair, language="cn" if i % 5 == 4 else "en")
+        pf, sc = (float(RNG.integers(0, 11)) for _ in range(2))
+        scores = {"prompt_following": pf, "subject_consistency": sc, "O": math.sqrt(pf * sc)}
+        cases.append(judged(pair, scores))
+    cases.append(judged(replace(cases[0][0], pair_id="unparsed", given_id="u"), None))
+    files, table = files_and_table(cases)
+    assert set(files) == {PurePosixPath(f"mine/gpt4dot1/{k}/score.jsonl") for k in kinds}
+    for language in ("en", "cn"):
+        lines = {}
+        for place, text in files.items():
+            rows = [json.loads(line) for line in text.splitlines()]
+            rows = [row for row in rows if row["instruction_language"] == language]
+            following = [row["PF_score"] for row in rows]
+            consistency = [row["SC_score"] for row in rows]
+            roots = [math.sqrt(a * b) for a, b in zip(following, consistency, strict=True)]
+            lines[place.parent.name] = [np.mean(c) for c in (following, consistency, roots)]
+        ours = table[language]
+        assert {k: list(line.values()) for k, line in ours["types"].items()} == lines
+        assert list(ours["average"].values()) == [
+            np.mean([lines[kind][i] for kind in ours["types"]]) for i in range(3)
+        ]
+
+
+def test_rededit_rounds_tasks_and_not_their_mean() -> None:
+    """As redbench_eval.py has it, from answers as its question asks for them."""
+    tasks = ["add", "remove", "text"]
+    cases, answers = [], {}
+    for i in range(50):
+        given = {name: float(RNG.integers(1, 6)) for name in ("Compliance", "Seams", "Detail")}
+        pair = Pair(str(i), tasks[i % 3], given_id=str(i), data_set="rededit")
+        cases.append(judged(pair, {**given, "O": 3.33}))
+        answers[i] = "\n".join(
+            ["Brief reasoning: so", *(f"{n}: {v:.0f}" for n, v in given.items())]
+        )
+    cases.append(judged(replace(cases[0][0], pair_id="u", given_id="u"), None))
+    files, table = files_and_table(cases)
+    by_task: dict[str, list[float]] = {}
+    for i, text in answers.items():
+        said = [line.split(": ")[1] for line in text.splitlines()]
+        numbers = [int(word) for word in said if word.isdigit()]
+        by_task.setdefault(tasks[i % 3], []).append(round(sum(numbers) / len(numbers), 2))
+    rounded = {task: round(sum(found) / len(found), 2) for task, found in by_task.items()}
+    ours = table["en"]
+    assert ours["tasks"] == rounded and ours["scored"] == 50 and not files
+    assert ours["final_score"] == sum(rounded.values()) / len(rounded)
+
+
+def test_complex_edit_is_the_mean_over_edits_by_complexity() -> None:
+    """As eval.py has it, from the files that it writes for each edit and takes up again."""
+    names = ("instruction_following", "identity_preservation", "perceptual_quality")
+    cases = []
+    for i in range(30):
+        level = ("C1", "C8")[i % 2]
+        pair = Pair(f"{i:04d}_{level}", "real", "x", data_set="complex_edit")
+        cases.append(
+            judged(pair, {n: float(RNG.integers(0, 201)) / 20 for n in names} | {"O": 1.0})
+        )
+    cases.append(judged(replace(cases[0][0], pair_id="0099_C1"), None))
+    files, table = files_and_table(cases)
+    for level in ("C1", "C8"):
+        folder = PurePosixPath("mine/real", level)
+        halves = [
+            [json.loads(text) for place, text in files.items() if place.parent == folder / name]
+            for name in ("alignment_rubric_cot", "quality_rubric")
+        ]
+        edits = [{n: {**a, **b}[n] for n in names} for a, b in zip(*halves, strict=True)]
+        edits = [{**edit, "overall": sum(edit.values()) / len(edit)} for edit in edits]
+        ours = table["real"][level]
+        assert ours.pop("scored") == len(edits) == 15
+        assert ours == {n: sum(e[n] for e in edits) / len(edits) for n in (*names, "overall")}
+
+
+def turn(key: str, number: int, way: str, alone: bool, last: str = "") -> Pair:
+    """A pair as the reader of MagicBrush makes it."""
+    name = f"{key}_1" if number == 1 else f"{key}_{way}_{number}"
+    subsets = (("single-turn",) if alone else ()) + (("multi-turn",) if (not last and number == 1)
+                                                     or way == "iter" else ())  # fmt: skip
+    return Pair(name, "unsorted", "x", follows=last, subsets=subsets, data_set="magicbrush")
+
+
+def test_magicbrush_has_all_turns_and_final_turns() -> None:
+    """As image_eval.py pairs them: its sums over pairs, divided by their number."""
+    both = [
+        turn("5", 1, "", True),
+        turn("5", 2, "inde", True),
+        turn("5", 2, "iter", False, "unsorted/5_1"),
+        turn("5", 3, "inde", True),
+        turn("5", 3, "iter", False, "unsorted/5_iter_2"),
+        turn("8", 1, "", True),
+    ]
+    metrics = ("l1_target", "l2_target", "clip_i_target", "clip_t_caption")
+    given = {p.pair_id: {m: float(RNG.random()) for m in (*metrics, "clip_t")} for p in both}
+
+    def told(pairs: Sequence[Pair]) -> dict[str, Any]:
+        files, table = files_and_table([judged(p, given[p.pair_id]) for p in pairs])
+        assert not files
+        return table
+
+    def mean(metric: str, *names: str) -> float:
+        return sum(given[name][metric] for name in names) / len(names)
+
+    table = told(both)
+    turns = ("5_1", "5_inde_2", "5_inde_3", "8_1")
+    for name, metric in zip(("l1", "l2", "clip-i", "clip-t"), metrics, strict=True):
+        assert table["all_turn"][name] == mean(metric, *turns)
+        assert table["final_turn"][name] == mean(metric, "5_iter_3", "8_1")
+    assert table["all_turn"]["dino"] is None, "the judge had a CLIP"
+    assert (table["all_turn"]["scored"], table["final_turn"]["scored"]) == (4, 2)
+    assert "final_turn" not in told([p for p in both if "single-turn" in p.subsets])
+    assert "all_turn" not in told([p for p in both if "multi-turn" in p.subsets])
+    assert told(both[-1:]).keys() >= {"all_turn", "final_turn"}
+
+
+def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> None:
+    scores = [{"clip_t_caption": 0.25, "l1_source": 0.5, "clip_dir": 0.1},
+              {"clip_t_caption": 0.75, "l1_source": 0.0}, None]  # fmt: skip
+    emu = [Pair(str(i), "add", "x", subsets=("test",), data_set="emu_edit") for i in range(3)]
+    other = judged(replace(emu[0], pair_id="v", subsets=("validation",)), {"l1_source": 1.0})
+    _, table = files_and_table([*map(judged, emu, scores), other])
+    assert table["test"] == {
+        "CLIP-dir": 0.1, "CLIP-im": None, "CLIP-out": 0.5, "L1": 0.25, "DINO": None, "scored": 2,
+    }  # fmt: skip
+    assert table["validation"]["L1"] == 1.0
+    found = [{"clip_i_target": 0.5, "l1_target": 0.5, "clip_t_caption": 0.5}, {"l1_target": 0.25}]
+    any_edit = [Pair(str(i), "add", "x", data_set="anyedit") for i in range(2)]
+    _, table = files_and_table([*map(judged, any_edit, found)])
+    assert table["types"] == {
+        "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2}
+    }
+
+
 def test_another_judges_scores_are_no_official_figures() -> None:
     cases = [judged(Pair("1", "biology", data_set="kris"), {"SC": 8.0, "PQ": 7.0, "O": 7.5})]
     pairs, records = [pair for pair, _ in cases], [record for _, record in cases]

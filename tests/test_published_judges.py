@@ -223,6 +223,30 @@ def normalised(file: str, edge: int, crop: int, settings: Any) -> torch.Tensor:
     return (values - mean) / deviation
 
 
+def test_the_first_dino_sees_the_middle_of_a_picture_as_magicbrushs_script_shows_it(
+    tmp_path: Path,
+) -> None:
+    """facebook/dino-vits16, whose published settings squeeze a picture into a square."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTConfig(**sizes, intermediate_size=64, image_size=28, patch_size=14)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    published = {
+        "do_normalize": True, "do_resize": True, "feature_extractor_type": "ViTFeatureExtractor",
+        "image_mean": DINO_PIXELS["image_mean"], "image_std": DINO_PIXELS["image_std"],
+        "resample": 2, "size": 28,
+    }  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(published))
+    judge = judge_of("metrics", tmp_path)
+    pictures = noise(tmp_path, (96, 48), (48, 64))
+    scores = judge.run([lease_of(pictures)])[0].used["scores"]
+    pixels = torch.stack([normalised(f, 32, 28, DINO_PIXELS) for f in pictures])
+    own = nn.functional.normalize(judge.model(pixels).last_hidden_state[:, 0], dim=-1)
+    assert scores["dino_source"] == pytest.approx(float((own[0] * own[1]).sum()), abs=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["clip", "metrics"])
 def test_a_clip_is_read_as_openai_published_it(kind: str, tmp_path: Path) -> None:
     """With settings of the feature extractors of that time, and the positions among its weights."""

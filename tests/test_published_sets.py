@@ -150,6 +150,9 @@ def test_magicbrushs_sessions_are_run_in_both_ways(build: Build, tmp_path: Path)
     assert multi["unsorted/100_iter_2"].follows == "unsorted/100_1"
     assert multi["unsorted/100_iter_2"].target_images and multi["unsorted/100_iter_2"].mask
     assert not any("inde" in name for name in multi)
+    if build is sets.magicbrush_disk:  # a table has none
+        captions = [pair.metadata.get("output_caption") for pair in multi.values()]
+        assert captions == ["caption 1", "caption 2", "caption 3", None]
 
 
 def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
@@ -210,6 +213,8 @@ def test_anyedits_further_picture_is_a_source_and_a_reference(build: Build, tmp_
     assert (len(plain.source_images), plain.reference_images) == (1, ())
     assert visual.source_images[1:] == visual.reference_images != ()
     assert len(plain.target_images) == 1 and plain.metadata["input"]
+    assert plain.metadata["output_caption"] == plain.metadata["output"], "as metrics know it"
+    assert all(Path(file).is_file() for file in (*visual.source_images, *visual.target_images))
 
 
 def test_emu_edits_splits_count_from_0_each(tmp_path: Path) -> None:
@@ -254,8 +259,8 @@ def test_complex_edits_complexities_and_steps(build: Build, tmp_path: Path) -> N
 
 
 def test_omnicontext_has_several_sources(tmp_path: Path) -> None:
-    pair = sole(read(sets.omnicontext(tmp_path / "data")))
-    assert pair.name == "scene_character/k1"
+    pair, other = read(sets.omnicontext(tmp_path / "data"))
+    assert (pair.name, other.name) == ("scene_character/k1", "multi_object/k2")
     assert [content(source) for source in pair.source_images] == [RED, BLUE]
 
 

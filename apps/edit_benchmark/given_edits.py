@@ -141,10 +141,11 @@ def _is_there(start: Path, layout: Layout, pair: Pair, seen: dict[str, frozenset
 
 
 def _wanted(pairs: Sequence[Pair]) -> str:
-    """Where the first pair's edit would lie in each layout."""
+    """Where the first pair's edit would lie in each layout, that of its own benchmark first."""
     if not pairs:
         return "no pair of the data can be used."
+    names = sorted(LAYOUTS, key=lambda name: name != pairs[0].data_set)
     places: Mapping[str, str] = {
-        name: f"{LAYOUTS[name].place(pairs[0])}{LAYOUTS[name].suffixes[0]}" for name in LAYOUTS
+        name: f"{LAYOUTS[name].place(pairs[0])}{LAYOUTS[name].suffixes[0]}" for name in names
     }
     return ", ".join(f"{place} ({name})" for name, place in places.items()) + ", and so on."

@@ -67,5 +67,10 @@ def mean_of(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def rounded_mean(values: Sequence[float]) -> float | None:
+    """The mean to two decimals, as scripts round that take means of means; None of nothing."""
+    return round(sum(values) / len(values), 2) if values else None
+
+
 def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").replace(" ", "").casefold()

@@ -15,6 +15,14 @@ MEANINGS = {
     "text_image": "cosine similarity of instruction and edited picture",
     "image_image": "cosine similarity of source and edited picture",
     "clip_t": "cosine similarity of instruction and edited picture, by CLIP",
+    "clip_t_caption": "cosine similarity of the right result's caption and edited picture, by CLIP",
+    "clip_dir": "cosine similarity of the change from caption to caption and that from source to "
+    "edited picture, by CLIP",
+    "prompt_following": "was done what was asked, whoever is shown",
+    "instruction_following": "was done what was asked",
+    "identity_preservation": "is what was not asked for as it was",
+    "perceptual_quality": "is the edited picture sound",
+    "subject_consistency": "are people, things and scene those of the sources",
 }
 """By name; `explain` adds the overall score, which depends on what it is made of."""
 VIESCORE = {"SC", "PQ"}
@@ -65,7 +73,7 @@ def is_better_lower(name: str) -> bool:
 def decimals(name: str) -> int:
     """Digits after the point that tell two values of a score apart: more for shares of 1."""
     metric = name.rpartition("_")[0]
-    small = name in ("text_image", "image_image", "clip_t") or (
+    small = name in ("text_image", "image_image", "clip_t", "clip_t_caption", "clip_dir") or (
         metric in METRICS and metric != "psnr" and _metric(name) is not None
     )
     return 4 if small else 2

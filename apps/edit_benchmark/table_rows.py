@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
@@ -123,7 +123,8 @@ def located(folder: Path, name: str, what: str) -> Path:
     """A picture that a row names: below its folder, or one folder deeper or higher.
 
     Benchmarks are packed with their pictures in a folder beside the table (`original_images`), or
-    with names that begin with the table's own folder (`redbench/add/1.png`).
+    with names that begin at the table's own folder (`redbench/add/1.png`) or above it
+    (`anybench/add/input_img/1.jpg`, beside the table in `anybench/add`).
 
     Raises:
         InputError: the name leads out of the folder.
@@ -131,8 +132,10 @@ def located(folder: Path, name: str, what: str) -> Path:
     file = inside(folder, name, what)
     if file.exists():
         return file
-    first, _, rest = name.partition("/")
-    places = [folder.parent / name] if first == folder.name and rest else []
+    parts = PurePosixPath(name).parts
+    places = [
+        folder.joinpath(*parts[at:]) for at in range(1, len(parts)) if parts[at - 1] == folder.name
+    ]
     places += [deeper / name for deeper in _folders_in(folder)]
     return next((place for place in places if place.is_file()), file)
 

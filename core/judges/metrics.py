@@ -1,7 +1,7 @@
 """Metrics without a question: similarities of embeddings, and differences of pixels.
 
 The model is a CLIP or SigLIP (CLIP-I, CLIP-T) or a DINO; which of the names a run has depends on
-it, and on whether the pairs have targets and masks.
+it, and on whether the pairs have targets, masks and captions.
 """
 
 from core.judge_calls import JudgeCall
@@ -11,20 +11,28 @@ from core.judge_type import JUDGES, JudgeType
 PIXELS = ("l1", "l2", "psnr", "ssim")
 NAMES = (
     *(f"{name}_{end}" for end in ("source", "outside", "target") for name in PIXELS),
-    "clip_t",
+    *("clip_t", "clip_t_caption", "clip_dir"),
     *(f"{name}_{end}" for end in ("source", "target") for name in ("clip_i", "dino")),
 )
-# What a name ends in, with the picture that a pair has to have for it.
-NEEDED = {"target": "target", "outside": "mask"}
+BEFORE, AFTER = "input_caption", "output_caption"
+"""Row fields with captions of the source and of a right result, as Emu Edit's test set has them."""
+# What a name ends in, with what a pair has to have for it.
+NEEDED = {
+    "target": ("target",),
+    "outside": ("mask",),
+    "caption": (AFTER,),
+    "dir": (BEFORE, AFTER),
+}
 
 METRICS = JudgePrompts(
     name="similarity",
+    fields=(BEFORE, AFTER),
     calls=[
         JudgeCall(
             name=name,
             sees=["edited"],
             text="-",
-            where={needed: True} if (needed := NEEDED.get(name.rpartition("_")[2])) else {},
+            where=dict.fromkeys(NEEDED.get(name.rpartition("_")[2], ()), True),
         )
         for name in NAMES
     ],

@@ -14,6 +14,7 @@ from core.pictures.source_images import read_image
 from workers.judges.base import JudgeFamily
 from workers.prompt_cuts import PromptCuts
 
+FIRST_DINO = "vit"  # its processor squeezes a picture into a square, as its authors do not
 VISION_ONLY = ("dino", "vit", "ijepa")  # how types of models without texts begin
 
 
@@ -57,7 +58,10 @@ class EmbeddingJudge(JudgeFamily):
 
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Embed pictures as [n, width], each of length 1."""
-        pixels = self._pixels(list(images), return_tensors="pt").to(self.device, self.model.dtype)
+        images = list(images)
+        if self.model.config.model_type == FIRST_DINO:
+            images = [_middle(image, self.model.config.image_size) for image in images]
+        pixels = self._pixels(images, return_tensors="pt").to(self.device, self.model.dtype)
         if self.embeds_texts:
             return _unit(self.model.get_image_features(**pixels))
         return _unit(self.model(**pixels).last_hidden_state[:, 0])  # of the class token
@@ -66,6 +70,17 @@ class EmbeddingJudge(JudgeFamily):
 def read_picture(lease: Lease, path: str) -> Image.Image:
     """A picture of a task, with the contents that it had when the task was admitted."""
     return read_image(lease.at(path), lease.files.get(path))
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture as DINO's own evaluation cuts it, which MagicBrush's has as well: of
+    224 pixels each way, where the shorter side has been made 256."""
+    shorter = side * 256 // 224
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, int(each * scale)) for each in image.size)
+    small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return small.crop((left, top, left + side, top + side))
 
 
 def _unit(features: Any) -> torch.Tensor:

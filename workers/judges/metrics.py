@@ -2,7 +2,8 @@
 
 What an edit is compared with says the end of a metric's name: `target`, a picture of a right
 result, where the pair has one; `outside`, the source where the pair's mask lets nothing change;
-`source`, the whole source.
+`source`, the whole source; `caption`, the text of a right result. `clip_dir` compares the change of
+pictures with that of captions (InstructPix2Pix, arXiv:2211.09800; Emu Edit, arXiv:2311.10089).
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
+from core.judges.metrics import AFTER, BEFORE
 from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.judges.embeddings import EmbeddingJudge, read_picture
 from workers.judges.pictures import edited_picture
 from workers.judges.pixel_metrics import pixel_metrics
 from workers.models.base import Product
+
+ALIKE = 1e-6  # length of a difference of unit vectors below which it points nowhere
 
 
 class MetricsJudge(EmbeddingJudge):
@@ -53,8 +57,8 @@ class MetricsJudge(EmbeddingJudge):
         sources: Sequence[Image.Image],
         targets: Sequence[Image.Image | None],
     ) -> list[tuple[str, ...]]:
-        """Add what the model says; returns remarks on instructions that are too long for it."""
-        vectors = self.embed_images(edited)
+        """Add what the model says; returns remarks on texts that are too long for it."""
+        vectors, before = self.embed_images(edited), self.embed_images(sources)
         remarks: list[tuple[str, ...]] = [()] * len(tasks)
         kind = "dino"
         if self.embeds_texts:
@@ -62,10 +66,9 @@ class MetricsJudge(EmbeddingJudge):
             to_text = _products(self.embed_texts(texts), vectors)
             for found, value in zip(scores, to_text, strict=True):
                 found["clip_t"] = value
-            said = [self.cuts.of(text, "instruction") for text in texts]
-            remarks = [(words,) if words else () for words in said]
-        to_source = _products(self.embed_images(sources), vectors)
-        for found, value in zip(scores, to_source, strict=True):
+            self._add_captions(scores, tasks, before, vectors)
+            remarks = [self._cut(task) for task in tasks]
+        for found, value in zip(scores, _products(before, vectors), strict=True):
             found[f"{kind}_source"] = value
         known = [i for i, target in enumerate(targets) if target is not None]
         if known:
@@ -73,6 +76,35 @@ class MetricsJudge(EmbeddingJudge):
             for i, value in zip(known, _products(right, vectors[known]), strict=True):
                 scores[i][f"{kind}_target"] = value
         return remarks
+
+    def _add_captions(
+        self,
+        scores: Sequence[dict[str, float]],
+        tasks: Sequence[ScoreTask],
+        sources: torch.Tensor,
+        edits: torch.Tensor,
+    ) -> None:
+        """Add how edits agree with the captions of their rows, where those have any."""
+        known = [i for i, task in enumerate(tasks) if task.fields.get(AFTER)]
+        both = [i for i in known if tasks[i].fields.get(BEFORE)]
+        texts = [tasks[i].fields[AFTER] for i in known] + [tasks[i].fields[BEFORE] for i in both]
+        if not texts:
+            return
+        vectors = self.embed_texts(texts)
+        right = dict(zip(known, vectors, strict=False))
+        for i, text in right.items():
+            scores[i]["clip_t_caption"] = float(text @ edits[i])
+        for i, text in zip(both, vectors[len(known) :], strict=True):
+            wanted, made = right[i] - text, edits[i] - sources[i]
+            if min(wanted.norm(), made.norm()) > ALIKE:
+                scores[i]["clip_dir"] = float(torch.cosine_similarity(wanted, made, dim=0))
+
+    def _cut(self, task: ScoreTask) -> tuple[str, ...]:
+        """Which of a task's texts the model sees cut."""
+        texts = {"instruction": task.instruction}
+        texts |= {name: task.fields[name] for name in (BEFORE, AFTER) if task.fields.get(name)}
+        said = [self.cuts.of(text, name) for name, text in texts.items()]
+        return tuple(words for words in said if words)
 
 
 def _products(a: torch.Tensor, b: torch.Tensor) -> list[float]:

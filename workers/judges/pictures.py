@@ -1,10 +1,11 @@
 """The pictures of an edit as a judge sees them: read, and of the size that its protocol says."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
+from core.judge_calls import Picture
 from core.judge_protocol import JudgePrompts, PictureSize
 from core.messages import Lease
 from core.pictures.source_images import read_image
@@ -21,20 +22,22 @@ def pictures_of(lease: Lease, prompts: JudgePrompts, area: int | None) -> Pictur
     assert isinstance(task, ScoreTask)
     seen = prompts.pictures_seen
 
-    def read(paths: Iterable[str], name: str) -> list[Image.Image]:
-        pictures = (read_image(lease.at(path), lease.files.get(path), name) for path in paths)
-        return [fitted(picture) for picture in pictures]
+    size = prompts.pictures
 
-    def fitted(picture: Image.Image) -> Image.Image:
-        return at_most(sized(picture, prompts.pictures), area)
+    def shown(kind: Picture, pictures: Iterable[Image.Image]) -> list[Image.Image]:
+        wanted = size if size is not None and kind in size.of else None
+        return [at_most(sized(picture, wanted), area) for picture in pictures]
 
+    def read(paths: Iterable[str], name: str) -> Iterator[Image.Image]:
+        return (read_image(lease.at(path), lease.files.get(path), name) for path in paths)
+
+    targets = task.target_images if "target" in seen else ()
+    references = task.reference_images if "references" in seen else ()
     return {
-        "source": read(task.source_images, "source_images"),
-        "edited": [fitted(edited_picture(lease))],
-        "target": read(task.target_images if "target" in seen else (), "target_images"),
-        "references": read(
-            task.reference_images if "references" in seen else (), "reference_images"
-        ),
+        "source": shown("source", read(task.source_images, "source_images")),
+        "edited": shown("edited", [edited_picture(lease)]),
+        "target": shown("target", read(targets, "target_images")),
+        "references": shown("references", read(references, "reference_images")),
     }
 
 
@@ -59,6 +62,8 @@ def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
     """A picture as a protocol wants it, with its own aspect ratio."""
     if size is None:
         return picture
+    if size.step is not None and size.area is not None and not size.exactly:
+        return _shrunk_to_steps(picture, size.area, size.step)
     if size.step is not None and size.area is not None:
         in_steps = _in_steps(picture.size, size.area, size.step)
         return picture if in_steps == picture.size else picture.resize(in_steps, _CUBIC)
@@ -79,6 +84,17 @@ def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
     if sides == picture.size or (grows and not size.exactly):
         return picture
     return picture.resize((sides[0], sides[1]), _CUBIC)
+
+
+def _shrunk_to_steps(picture: Image.Image, area: int, step: int) -> Image.Image:
+    """A picture of at most `area` pixels, whose sides are rounded down to steps, as OmniContext's
+    test_omnicontext_score.py does; where it has fewer pixels, only rounded down."""
+    width, height = picture.size
+    if width * height > area:
+        ratio = math.sqrt(area / (width * height))
+        width, height = int(width * ratio), int(height * ratio)
+    sides = max(step, width // step * step), max(step, height // step * step)
+    return picture if sides == picture.size else picture.resize(sides, _CUBIC)
 
 
 def _in_steps(size: tuple[int, int], area: int, step: int) -> tuple[int, int]:

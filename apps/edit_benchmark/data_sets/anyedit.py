@@ -1,8 +1,9 @@
 """AnyEdit and its test split AnyBench (DCDmllm/AnyEdit): JSON beside its pictures, or a table.
 
 A row has `edit` (`edit_instruction` in the table), `edit_type`, `image_file`, `edited_file` (the
-right result), `visual_input` (a further picture, or None), and captions as `input` and `output`. As
-the test split is unpacked, each type has a folder with its own JSON file.
+right result), `visual_input` (a further picture, or None), and captions as `input` and `output`,
+which metrics know as `input_caption` and `output_caption`. As the test split is unpacked, each type
+has a folder with its own `edit_result.json`, and the names of pictures begin two folders above it.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import file_name
 from apps.edit_benchmark.table_rows import Row, rows_of
+from core.judges.metrics import AFTER, BEFORE
 
 _COLUMNS = {"edit_type", "image_file", "edited_file"}
 _INSTRUCTIONS = {"edit", "edit_instruction"}
@@ -66,5 +68,14 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         language=draft.language,
         target_images=row.pictures("edited_file", ()),
         reference_images=visual,
-        metadata=row.others(*_READ),
+        metadata={**row.others(*_READ), **_captions(row)},
     )
+
+
+def _captions(row: Row) -> dict[str, str]:
+    texts = {BEFORE: row.values.get("input"), AFTER: row.values.get("output")}
+    return {
+        name: text
+        for name, text in texts.items()
+        if isinstance(text, str) and text.strip().casefold() not in ("", "none")
+    }

@@ -2,7 +2,8 @@
 
 A table has `img_id`, `turn_index`, `source_img`, `mask_img`, `instruction`, `target_img`. On disk,
 `<split>/edit_sessions.json` is an object of sessions by picture: lists of turns with `input`,
-`mask`, `output` and `instruction`, whose pictures lie in `<split>/images/<id>/`.
+`mask`, `output` and `instruction`, whose pictures lie in `<split>/images/<id>/`. Captions of right
+results are those of `<split>/local_descriptions.json`, by picture and `output`.
 
 A session is run in two ways. Single turn: each turn edits the picture that the data has for it
 (`<id>_1`, `<id>_inde_2`, …). Multi-turn: each edits what was made in the turn before (`<id>_1`,
@@ -25,10 +26,12 @@ from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import file_name
 from apps.edit_benchmark.table_rows import Row, rows_of
 from core.errors import InputError
+from core.judges.metrics import AFTER
 from core.validation import shown
 
 SINGLE, MULTI = "single-turn", "multi-turn"
 _FILE = "edit_sessions.json"
+_CAPTIONS = "local_descriptions.json"
 _COLUMNS = {"img_id", "turn_index", "source_img", "instruction"}
 
 
@@ -66,7 +69,7 @@ def _session_files(path: Path) -> list[Path]:
 
 
 def _of_sessions(file: Path) -> list[Pair]:
-    folder = file.parent / "images"
+    folder, captions = file.parent / "images", _captions(file.with_name(_CAPTIONS))
     sessions = (_session(file, *each) for each in enumerate(json_rows(file), 1))
 
     def build(row: Row, draft: Draft) -> Iterator[Pair]:
@@ -76,9 +79,22 @@ def _of_sessions(file: Path) -> list[Pair]:
             if not isinstance(turn, Mapping):
                 raise InputError(f"turn {number}: expected an object, found {shown(turn)}.")
             each = Row(turn, file, row.number, below if below.is_dir() else folder, row.key)
-            yield from _turn(each, draft, row.key, number, number == 1, _ON_DISK)
+            said = captions.get((row.key, str(turn.get(_ON_DISK.target))))
+            yield from _turn(each, draft, row.key, number, number == 1, _ON_DISK, said)
 
     return pairs_of(sessions, build, subsets=(file.parent.name,))
+
+
+def _captions(file: Path) -> dict[tuple[str, str], str]:
+    """Captions by session and picture."""
+    found = json_rows(file) if file.is_file() else ()
+    return {
+        (key, name): text
+        for key, captions in found
+        if isinstance(captions, Mapping)
+        for name, text in captions.items()
+        if isinstance(text, str) and text
+    }
 
 
 def _session(file: Path, number: int, item: Item) -> Row:
@@ -110,7 +126,13 @@ def _number(row: Row) -> int:
 
 
 def _turn(
-    row: Row, draft: Draft, key: str, number: int, first: bool, names: _Names
+    row: Row,
+    draft: Draft,
+    key: str,
+    number: int,
+    first: bool,
+    names: _Names,
+    caption: str | None = None,
 ) -> Iterator[Pair]:
     """The pairs of one turn: alone, and after the turn before."""
     draft.language, draft.category = "en", UNSORTED
@@ -124,6 +146,8 @@ def _turn(
         "mask": row.picture(names.mask, ""),
         "metadata": {**row.others("instruction", *vars(names).values()), "turn": number},
     }
+    if caption is not None:
+        known["metadata"][AFTER] = caption
     subsets = (SINGLE, MULTI) if first else (SINGLE,)
     source = (row.picture(names.source),)
     yield Pair(draft.pair_id, source_images=source, subsets=subsets, given_id=alone, **known)

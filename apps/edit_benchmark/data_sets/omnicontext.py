@@ -1,7 +1,7 @@
 """OmniContext (VectorSpaceLab/OmniGen2): pictures of several subjects to be brought together.
 
-A table with `key`, `task_type`, `instruction` and `input_images`, a list of pictures. Edits are
-called `fullset/<task type>/<key>.png`.
+A table with `key`, `task_type` (`single_`, `multi_` or `scene_` and what they bring along),
+`instruction`, `instruction_language` and `input_images`, a list of pictures.
 """
 
 from collections.abc import Iterator

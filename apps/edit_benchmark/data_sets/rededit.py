@@ -1,8 +1,8 @@
 """REDEdit-Bench (FireRedTeam): JSONL beside its pictures, or a table, in two languages.
 
 A row has `id`, `task`, `source` (a picture, or several), `a_to_b_instructions` (Chinese) and
-`a_to_b_instructions_eng`. English is run; Chinese has to be asked for. Edits are called
-`<task>/<id>.png`.
+`a_to_b_instructions_eng`. English is run; Chinese, which its own scripts take unless they are told
+otherwise, has to be asked for.
 """
 
 from collections.abc import Iterator

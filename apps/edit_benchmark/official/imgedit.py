@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, rounded_mean
 from apps.edit_benchmark.pair import Pair
 
 RATINGS = 3
@@ -30,8 +30,8 @@ class ImgEditStatistic(Statistic):
         means = [(one.pair.category, mean) for one in judged if (mean := _mean(one)) is not None]
         types = dict.fromkeys(category for category, _ in means)
         return {
-            "types": {t: _rounded([mean for kind, mean in means if kind == t]) for t in types},
-            "average": _rounded([mean for _, mean in means]),
+            "types": {t: rounded_mean([mean for kind, mean in means if kind == t]) for t in types},
+            "average": rounded_mean([mean for _, mean in means]),
             "scored": len(means),
         }
 
@@ -56,8 +56,4 @@ class ImgEditStatistic(Statistic):
 
 
 def _mean(one: Judged) -> float | None:
-    return _rounded(list((one.scores or {}).values()))
-
-
-def _rounded(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 2) if values else None
+    return rounded_mean(list((one.scores or {}).values()))
