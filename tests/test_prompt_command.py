@@ -77,6 +77,24 @@ def test_prompts_that_an_earlier_version_drew_into_the_folder_prompts_go_on_ther
 
 
 @pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["p.txt", "--gird", "cfg=1,3"], "unrecognized arguments: --gird cfg=1,3; did you mean"),
+        (["p.txt", "--xyz"], "unrecognized arguments: --xyz; "),
+        (["p.txt", "--limit"], "argument --limit: expected one argument; "),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(
+    line: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(line)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert hint in said and ("--grid?" in said or "--help lists all options." in said)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["p.txt", "2", "--limit", "1"],
