@@ -49,6 +49,14 @@ FORMS = {
 }
 
 
+def test_columns_may_have_chinese_names(tmp_path: Path) -> None:
+    table = "提示词,负面提示词,宽度,高度,步数,种子\na red house,blur,128,96,4,7\n"
+    [task] = tasks_of(tmp_path, "prompts.csv", table)
+    names = ("prompt", "negative_prompt", "width", "height", "num_inference_steps", "seed")
+    found = {name: str(task[name]) for name in names}
+    assert [*found.values()] == ["a red house", "blur", "128", "96", "4", "7"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_told_by_its_content(tmp_path: Path, form: str) -> None:
     for name in ("prompts.txt", "prompts"):
