@@ -2,10 +2,11 @@
 
 import sys
 
+from apps.script import run_script
+
 if __name__ == "__main__":
     try:
-        from apps.interrupts import run_script
+        run_script("apps.doctor.command")
     except ModuleNotFoundError as error:  # requirements are not installed: here that is a finding
         print(f"The package {error.name} is missing: pip install -r requirements.txt")
         sys.exit(1)
-    run_script("apps.doctor.command")

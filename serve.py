@@ -2,7 +2,7 @@
 
 import sys
 
-from apps.interrupts import run_script
+from apps.script import run_script
 
 # API keys need nothing of what a daemon is made of, which takes seconds to import.
 IS_ABOUT_KEYS = sys.argv[1:2] == ["keys"]

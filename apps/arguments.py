@@ -2,8 +2,11 @@
 
 import argparse
 import csv
+import re
 import textwrap
 import unicodedata
+from difflib import get_close_matches
+from typing import NoReturn
 
 from core.engine_choice import S, with_engine
 from core.errors import InputError
@@ -21,12 +24,23 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
 
 
-def command_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, which a page of usage would push out of sight."""
+
+    def error(self, message: str) -> NoReturn:
+        known = re.findall(r"--[\w-]+", self.format_usage())
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = get_close_matches(unknown[1], known, 1) if unknown else []
+        hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all options."
+        self.exit(2, f"{self.prog}: error: {message.removesuffix('.')}; {hint}\n")
+
+
+def command_parser(program: str, description: str, examples: str = "") -> argparse.ArgumentParser:
     """A parser of a command's arguments that shows examples as they are laid out.
 
     Options are never abbreviated: a shortened one would change its meaning with the next option.
     """
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program,
         description=description,
         epilog=examples,

@@ -1,21 +1,19 @@
 """Ctrl-C, SIGTERM, SIGUSR1 and a closed terminal, as a long run should take them."""
 
-import gc
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from loguru import logger
 
-from core.streams import STANDARD, protect_standard_streams
+from core.streams import STANDARD
 
 # SIGUSR1 is what Slurm's `--signal=USR1@120` sends 120 s before a job's time is up.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -124,21 +122,7 @@ def unwrapped() -> Iterator[None]:
         raise
 
 
-def run_script(module: str) -> NoReturn:
-    """Run `main` of a module as the whole program and leave with its exit code.
-
-    The module is imported here: a Ctrl-C meanwhile ends the program without words.
-    """
+def nothing_comes_after() -> None:
+    """Say that the run is the whole program: signals that come after it change nothing."""
     global _whole_program
     _whole_program = True
-    protect_standard_streams()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # imports leave no garbage; looking for it took a seventh of their time
-    main: Callable[[], int] = import_module(module).main
-    gc.freeze()  # what is there now stays, and need not be looked through again
-    gc.enable()
-    code = main()
-    for number in SIGNALS:  # nothing is left to interrupt but the interpreter's own end
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from typing_extensions import TypedDict
 
 from core.events import (
+    DevicesNotUsed,
     Event,
     ModelFetching,
     TaskEnded,
@@ -57,6 +58,20 @@ class WorkerChanged(TypedDict):
     worker: str
     state: str
     kind: str | None
+
+
+class NotUsed(TypedDict):
+    """A machine of a cluster, or GPUs of it, that the run does without.
+
+    Attributes:
+        node: its name.
+        why: that name and the reason; null where it has joined the run.
+    """
+
+    event: Literal["not_used"]
+    time: str
+    node: str
+    why: str | None
 
 
 class Downloading(TypedDict):
@@ -175,6 +190,7 @@ AnyEvent = (
     RunStarted
     | WorkerChanged
     | Downloading
+    | NotUsed
     | Started
     | Stepped
     | Ended
@@ -291,6 +307,8 @@ def _told(event: Event) -> AnyEvent | None:
                 "done": done,
                 "total": total,
             }
+        case DevicesNotUsed(node, why):
+            return {"event": "not_used", "time": _now(), "node": node, "why": why}
     return None
 
 

@@ -147,7 +147,9 @@ def _field(name: str, others: Collection[str]) -> str:
     known = _OF_RECORDS.get(key) or spellings.setting(name)
     if known is None or known in ("size", "metadata"):
         fields = (*FIELDS, *others)
-        near = get_close_matches(key, [*_OF_RECORDS, *map(spellings.plain, fields)], 1)
+        near = get_close_matches(
+            key, [*_OF_RECORDS, *map(spellings.plain, fields)], 1, spellings.ALIKE
+        )
         hint = f"did you mean {near[0]!r}?" if near else f"records have {', '.join(fields)}, …"
         raise InputError(f"{shown(name)} is no field of a record; {hint}")
     return {"lora_path": "lora", "output_path": "file", "task_id": "id"}.get(known, known)

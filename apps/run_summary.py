@@ -47,12 +47,14 @@ class Reason:
     Attributes:
         count: of all of them.
         first: those that come first in the input, with their place, name and error.
+        differ: their errors are of one kind, and not the same words.
     """
 
     status: str
     cause: str | None
     count: int = 0
     first: list[tuple[int, str, str]] = field(default_factory=list)
+    differ: bool = False
 
     @property
     def error(self) -> str:
@@ -74,6 +76,7 @@ class Reason:
     def add(self, position: int, name: str, error: str) -> None:
         """Count one more."""
         self.count += 1
+        self.differ = self.differ or bool(self.first and error != self.error)
         insort(self.first, (position, name, error))
         del self.first[MOST_NAMES:]
 
@@ -143,6 +146,12 @@ def time_line(status: RunStatus) -> str | None:
     return line
 
 
+def end_lines(status: RunStatus) -> list[str]:
+    """How long a run took, and what of a cluster it did without, and why."""
+    elapsed = time_line(status)
+    return [*filter(None, [elapsed]), *(one_line(f"not used: {why}") for why in status.not_used)]
+
+
 def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
     """What failed by its reasons, what to do about each, and the command that goes on.
 
@@ -158,7 +167,8 @@ def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
         names += f" and {more} more" if more > 0 else ""
         error = reason.error
         error = error if len(error) <= MOST_LETTERS else f"{error[: MOST_LETTERS - 1]}…"
-        lines.append(f"{reason.count} {reason.status}: {error}")
+        like = " like this" if reason.differ else ""
+        lines.append(f"{reason.count} {reason.status}{like}: {error}")
         lines.append(f"  {names}")
         lines += [f"  {reason.advice}"] if reason.advice else []
     if len(found) > MOST_REASONS:

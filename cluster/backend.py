@@ -17,7 +17,7 @@ from time import monotonic
 from loguru import logger
 
 from cluster.lasting_link import BridgeEnd, LastingLink
-from cluster.membership import CUT, Membership
+from cluster.membership import CUT, Membership, tell_not_used
 from cluster.model_fetch import ClusterFetch
 from cluster.probes import remove_probes
 from cluster.protocol import (
@@ -37,6 +37,7 @@ from cluster.protocol import (
     NodeJoined,
     NodeLeaves,
     NodeLost,
+    NotUsed,
     Order,
     Prepare,
     Progress,
@@ -51,7 +52,7 @@ from cluster.protocol import (
 from cluster.workers_here import WorkersHere
 from core.devices.device import Device
 from core.devices.model_choice import is_hub_model
-from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
+from core.engine.backend import Died, OfSlot, Report, Said
 from core.errors import one_line
 from core.events import Listener
 from core.messages import Lease, ToWorker
@@ -276,7 +277,7 @@ class ClusterBackend:
         if found is None:
             return
         life, report = found
-        if isinstance(report, Joined | Leaves | Lost):
+        if not isinstance(report, OfSlot):
             reports.append(report)
             return
         worker = self._workers.get(report.slot)
@@ -342,7 +343,11 @@ class ClusterBackend:
                 self._nodes.connected_again(message)
             case Connected(nodes):
                 self._nodes.add(nodes)
+                self._nodes.does_without(message.not_used)
                 self._first.put(message)
+            case NotUsed(why):
+                self._nodes.does_without([why])
+                tell_not_used([why])
             case Refused():
                 self._first.put(message)
             case NodeJoined(node):

@@ -29,6 +29,7 @@ from cluster.protocol import (
     NodeJoined,
     NodeLeaves,
     NodeLost,
+    NotUsed,
     Refused,
     Remark,
 )
@@ -287,7 +288,7 @@ class Bridge:
             if problem not in self._problems:
                 self._problems.append(problem)
                 if self._introduced:
-                    self._tell(From("cluster", Remark("WARNING", f"not used: {problem}")))
+                    self._tell(NotUsed(problem))
 
     def close(self) -> None:
         """End the agents and, if it was started here, the cluster."""

@@ -9,9 +9,11 @@ from loguru import logger
 
 from cluster.backend import ClusterBackend, devices_of
 from cluster.bridge_process import BridgeProcess
+from cluster.join import LOCAL, address_of
 from cluster.lasting_link import CONNECTING
 from cluster.membership import tell_not_used
 from cluster.protocol import Connect, Connected, Refused
+from cluster.ray_folder import check_room_for_sockets
 from cluster.reachable import check_reachable
 from cluster.software import software_here
 from core.devices.device import Device
@@ -55,6 +57,8 @@ class Connections:
         self._told = Connect(
             settings, supervision, start_method, device, num_gpus, software_here(), ""
         )
+        if address_of(self._told) == LOCAL:
+            check_room_for_sockets()
         self._open: ClusterBackend | None
         self._open, self.devices = _connect(self._told)
 
@@ -100,7 +104,7 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
         )
     names = ", ".join(f"{node.name} ({len(node.devices)})" for node in answer.nodes)
     logger.info(f"Ray: {answer.cluster}: {names}.")
-    tell_not_used(answer)
+    tell_not_used(answer.not_used)
     return backend, devices
 
 

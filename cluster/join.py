@@ -10,10 +10,10 @@ from uuid import uuid4
 
 from cluster.protocol import Connect
 from cluster.ray_environment import ADDRESS, is_loopback
+from cluster.ray_folder import ray_folder
 
 ANSWER = 2.0  # seconds for the head of a cluster that is noted
 LOOK = 0.1  # seconds between looks at agents that are to end
-FOLDERS = ("RAY_TMPDIR", "TMPDIR")  # the first that is set has the folder of Ray's files
 NOTE = "ray/ray_current_cluster"  # where Ray notes the address of a cluster, in that folder
 LOCAL = "local"  # the address of a cluster that is started for the run
 
@@ -92,8 +92,7 @@ def _command_of_main() -> str:
 def _noted() -> str | None:
     """The address of a cluster that was started on this machine, or that it has joined."""
     with suppress(OSError, ValueError):
-        folder = next(filter(None, map(os.environ.get, FOLDERS)), "/tmp")
-        address = Path(folder, NOTE).read_text("utf-8").strip()
+        address = (ray_folder() / NOTE).read_text("utf-8").strip()
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=ANSWER):
             return address  # the note outlives its cluster

@@ -7,7 +7,7 @@ from typing import Any
 from loguru import logger
 
 from cluster.protocol import Connected, Node
-from core.engine.backend import Joined, Leaves, Lost
+from core.engine.backend import Joined, Leaves, Lost, NotUsed
 from core.errors import one_line
 
 CUT = "the connection to the cluster has ended"
@@ -35,7 +35,7 @@ class Membership:
         self,
         lock: Any,
         timeout: float,
-        report: Callable[[Joined | Leaves | Lost], None],
+        report: Callable[[Joined | Leaves | Lost | NotUsed], None],
         on_added: Callable[[str], None],
         on_gone: Callable[[str, str], None],
     ) -> None:
@@ -91,6 +91,11 @@ class Membership:
             self._report(Joined(node.devices))
             self._missing.pop(node.name, None)
             self._tell_of_the_missing()
+
+    def does_without(self, reasons: Iterable[str]) -> None:
+        """Nodes, or GPUs of them, are not used, for reasons that begin with their names."""
+        for why in map(one_line, reasons):
+            self._report(NotUsed(why.partition(": ")[0], why))
 
     def leaves(self, name: str, why: str) -> None:
         """A node is to go when its workers have finished what they have."""
@@ -164,7 +169,8 @@ class Membership:
                 self.joined(node)
             names = ", ".join(node.name for node in message.nodes) or "no node is free yet"
             logger.info(f"Connected to the cluster again: {names}.")
-            tell_not_used(message)
+            self.does_without(message.not_used)
+            tell_not_used(message.not_used)
 
     def over(self, how: str) -> None:
         """There is no bridge, and none will come."""
@@ -177,7 +183,7 @@ class Membership:
             self._tell_of_the_missing()
 
 
-def tell_not_used(answer: Connected) -> None:
+def tell_not_used(reasons: Iterable[str]) -> None:
     """Log what a run does without."""
-    for why in answer.not_used:
+    for why in reasons:
         logger.warning(one_line(f"cluster: not used: {why}"))

@@ -156,6 +156,13 @@ class Remark:
     text: str
 
 
+@dataclass(frozen=True)
+class NotUsed:
+    """Why a node, or some GPUs of it, are not used: its name, and the reason."""
+
+    why: str
+
+
 FromAgent = Told | HasRead | Silent | Progress | FetchNews | Remark
 
 # -- main and the bridge --------------------------------------------------------------------------
@@ -258,4 +265,4 @@ class From:
 
 
 ToBridge = Connect | For
-FromBridge = Connected | Refused | NodeJoined | NodeLeaves | NodeLost | Alive | From
+FromBridge = Connected | Refused | NodeJoined | NodeLeaves | NodeLost | NotUsed | Alive | From

@@ -147,6 +147,19 @@ class ModelFetching:
     total: int
 
 
+@dataclass(frozen=True)
+class DevicesNotUsed:
+    """A machine of a cluster, or some of its devices, that the run does without.
+
+    Attributes:
+        node: its name.
+        why: that name and the reason, in words for the user; None where it has joined the run.
+    """
+
+    node: str
+    why: str | None
+
+
 Event = (
     TaskStarted
     | TaskProgress
@@ -156,6 +169,7 @@ Event = (
     | WorkerState
     | TasksWait
     | ModelFetching
+    | DevicesNotUsed
 )
 Listener = Callable[[Event], None]
 

@@ -41,6 +41,8 @@ class Facts:
             pipeline, or those of a few layers.
         capability: the least compute capability of its GPUs.
         on_cpu: it works without a GPU.
+        multiple: of which a linear layer's inputs and outputs have to be; another one stays as it
+            is.
         compiles: blocks may be compiled: their weights stay as and where they are as they run.
     """
 
@@ -50,13 +52,14 @@ class Facts:
     held: Held = "all"
     capability: Capability = (0, 0)
     on_cpu: bool = False
+    multiple: int = 1
     compiles: bool = True
 
 
 FACTS: dict[Mode, Facts] = {
     "full": Facts(on_cpu=True),
-    # torch._scaled_mm computes in 8-bit floats from Ada and Hopper on.
-    "fp8": Facts(1.0, package="torchao", capability=(8, 9)),
+    # torch._scaled_mm computes in 8-bit floats from Ada and Hopper on, by 16 at a time.
+    "fp8": Facts(1.0, package="torchao", capability=(8, 9), multiple=16),
     "fp8_cast": Facts(1.0, convolutions=True, on_cpu=True, compiles=False),
     "int8": Facts(1.0, package="torchao", on_cpu=True),
     # Half a byte, and a float32 scale for every 64 weights. diffusers refuses it on a CPU.

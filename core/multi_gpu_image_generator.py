@@ -32,6 +32,7 @@ from core.settings import Engine, Settings, load_settings
 from core.status.notebook import in_notebook, progress_line, quieten_log
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
+from core.store.folder_input import NoFile
 from core.store.ledger import Entry
 from core.store.ledger_copy import refuse_in_use
 from core.streams import occupy_standard_descriptors
@@ -81,8 +82,8 @@ class MultiGPUImageGenerator:
             pictures are not drawn again; what changed tasks replace is kept in `.replaced`.
             Without it output paths are taken as Python takes paths, and existing files are
             replaced.
-        input_file: what the tasks are read from, if it is a file or folder. `output_dir`
-            remembers it, and refuses another one.
+        input_file: the file or folder that the tasks are read from, or what they come from in
+            place of one. `output_dir` remembers it, and refuses another one.
         overwrite: draw pictures that are done too (of those whose seed is random, with new
             seeds), and replace files of unknown origin and what another `input_file` left.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
@@ -108,7 +109,7 @@ class MultiGPUImageGenerator:
         *,
         engine: Engine | None = None,
         output_dir: str | Path | None = None,
-        input_file: str | Path | None = None,
+        input_file: str | Path | NoFile | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
         listener: Listener = ignore,
@@ -136,7 +137,9 @@ class MultiGPUImageGenerator:
         self.listener = listener
         self._session = Session(
             None if output_dir is None else Path(output_dir),
-            None if input_file is None else user_path(input_file, "input_file"),
+            user_path(input_file, "input_file")
+            if isinstance(input_file, str | Path)
+            else input_file,
             overwrite,
             retry_quarantined,
             tables,

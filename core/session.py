@@ -31,7 +31,7 @@ from core.status.status_file import StatusFile
 from core.status.tracker import RunTracker
 from core.store.claims import BatchClaims, Claims
 from core.store.folder_input import FILE_NAME as INPUT
-from core.store.folder_input import FolderInput
+from core.store.folder_input import FolderInput, NoFile
 from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import FILE_NAME as RECORD
@@ -71,7 +71,7 @@ class Session:
     def __init__(
         self,
         folder: Path | None,
-        source: Path | None = None,
+        source: Path | NoFile | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
         with_tables: bool = True,

@@ -22,6 +22,9 @@ NAME = "both_engines"
 # On Ray as well by `make chaos` (CHAOS=full) and `-m ray`, or always.
 ON_BOTH = pytest.mark.both_engines
 ALWAYS_ON_BOTH = pytest.mark.both_engines(always=True)
+# Of tests on the cluster alone: by `make chaos` and `-m ray` only, as it takes longer than it says
+# about what changes from day to day.
+IN_FULL = pytest.mark.ray(in_full=True)
 NODES = 2
 GRACE = 3.0  # seconds
 REPETITIONS = 5  # on the cluster, where each takes several times as long
@@ -138,10 +141,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All tests on the cluster come one after another, and first, as these take long."""
     too_many = [item for item in items if on_ray(item) and _repetition(item) >= REPETITIONS]
+    if not _all_of_it(config):
+        too_many += [item for item in items if _is_long(item) and item not in too_many]
     if too_many:
         config.hook.pytest_deselected(items=too_many)
         items[:] = [item for item in items if item not in too_many]
     items.sort(key=lambda item: not on_ray(item))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return any(mark.kwargs.get("in_full") for mark in item.iter_markers("ray"))
 
 
 def _repetition(item: pytest.Item) -> int:

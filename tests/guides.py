@@ -31,5 +31,9 @@ class Guide:
 
     def shown(self, language: str) -> str:
         """The one text of a language that the page shows."""
-        [text] = [text for found, text in self.blocks if found == language]
+        [text] = self.all_shown(language)
         return text
+
+    def all_shown(self, language: str) -> list[str]:
+        """All texts of a language that the page shows."""
+        return [text for found, text in self.blocks if found == language]

@@ -72,14 +72,22 @@ def test_a_picture_is_edited_once_and_another_instruction_leaves_it_alone(comman
     command.picture("house.png")
     code, said = command.run("house.png", *NIGHT)
     assert code == 0 and "1 edit: 1 done" in said
-    assert command.made("edits") == ["house_make_it_night.png"]
-    task = command.task("edits/house_make_it_night.png")
+    assert command.made("edited") == ["house_make_it_night.png"]
+    task = command.task("edited/house_make_it_night.png")
     assert (task["instruction"], task["seed"]) == ("make it night", 42)
     assert "1 edit: 1 skipped" in command.run("house.png", *NIGHT)[1]
     assert command.run("house.png", "--instruction", "make it day")[0] == 0
-    assert len(command.made("edits")) == 2
+    assert len(command.made("edited")) == 2
     command.picture("house.png", colour="blue")
     assert "1 edit: 1 done" in command.run("house.png", *NIGHT)[1], "its content counts"
+
+
+def test_a_picture_may_have_any_name_that_a_disk_takes(command: Command) -> None:
+    for name in ("new\nline.png", "名 字 😀.png", "-dash.png", "100% [a].png"):
+        command.picture(f"photos/{name}")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 0 and "4 edits: 4 done" in said
+    assert "new_line_make_it_night.png" in command.made("photos_edited")
 
 
 def test_a_folder_is_searched_through_in_natural_order_without_what_is_hidden(
@@ -283,14 +291,14 @@ def test_seeds_grids_settings_and_names(command: Command) -> None:
     command.picture("house.png")
     code, _ = command.run("house.png", *NIGHT, "--seeds", "1-2", "--grid", "cfg=1,3")
     assert code == 0
-    assert command.made("edits") == [
+    assert command.made("edited") == [
         f"house_make_it_night_seed{seed}_cfg{cfg}.png" for seed in (1, 2) for cfg in (1, 3)
     ]
-    task = command.task("edits/house_make_it_night_seed2_cfg3.png")
+    task = command.task("edited/house_make_it_night_seed2_cfg3.png")
     assert (task["seed"], task["true_cfg_scale"]) == (2, 3.0)
     line = ("house.png", "--instruction", "make it {night|day}", "--alternatives", "--set")
     assert command.run(*line, "steps=3", "--picture-name", "{picture}/{prompt}")[0] == 0
-    assert command.task("edits/house/make_it_day.png")["num_inference_steps"] == 3
+    assert command.task("edited/house/make_it_day.png")["num_inference_steps"] == 3
     assert command.run("house.png", *NIGHT, "--set", "instruction=x", "--name", "other")[0] == 0
     assert command.task("other/house_make_it_night.png")["instruction"] == "x"
 
@@ -305,11 +313,11 @@ def test_formats_and_names(command: Command) -> None:
 def test_an_edit_is_made_again_from_what_it_says(command: Command) -> None:
     command.picture("house.png")
     assert command.run("house.png", *NIGHT)[0] == 0
-    made = "outputs/edits/house_make_it_night.png"
+    made = "outputs/edited/house_make_it_night.png"
     code, said = command.run("--from-png", made)
     assert code == 0 and "1 the same byte for byte" in said
     assert command.run("--from-png", made, "--seed", "7")[0] == 0
-    assert "house_make_it_night_seed7.png" in command.made("edits_again")
+    assert "house_make_it_night_seed7.png" in command.made("edited_again")
 
 
 # -- plans, refusals, help ---------------------------------------------------------
@@ -423,7 +431,7 @@ def test_edits_come_on_contact_sheets(command: Command, monkeypatch: pytest.Monk
     command.picture("house.png", size=(64, 48))
     assert command.run("house.png", *NIGHT)[0] == 0
     for sheet in ("contact_sheet", "edit_sheet"):
-        monkeypatch.setattr(sys, "argv", ["sheet", "outputs/edits", f"{sheet}.png"])
+        monkeypatch.setattr(sys, "argv", ["sheet", "outputs/edited", f"{sheet}.png"])
         names = runpy.run_path(str(PROJECT / "examples" / f"{sheet}.py"))
         names["main"]()
         with Image.open(f"{sheet}.png") as picture:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from apps.prompts.made_pictures import read_pictures
 from core.store.provenance import read_provenance
@@ -190,3 +191,22 @@ def test_the_model_of_a_picture_is_taken_or_asked_for(
 def test_each_picture_is_read_once(command: Command, drawn: list[Path]) -> None:
     found = read_pictures([drawn[0].parent, drawn[0]])
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [("parameters", "AUTOMATIC1111's text"), ("workflow", "ComfyUI's graph"), (None, None)],
+)
+def test_a_picture_of_another_program_says_whose_it_is(
+    command: Command, key: str | None, what: str | None
+) -> None:
+    said_by_it = PngInfo()
+    if key is not None:
+        said_by_it.add_text(key, "a red house\nSteps: 4, Seed: 7")
+    Image.new("RGB", (32, 32)).save(command.folder / "theirs.png", pnginfo=said_by_it)
+    code, said = command.run("--from-png", "theirs.png", "1")
+    assert code == 1
+    if what is None:
+        assert "does not say how it was made" in said
+    else:
+        assert f"was made by another program, as it has {what}" in said and "--prompt" in said

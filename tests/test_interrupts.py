@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ from pydantic import BaseModel, field_serializer
 from apps.interrupts import Interrupts, unwrapped
 from apps.server.command import main
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PATIENCE, simulated
+from tests.conftest import PATIENCE, PROJECT, simulated
 from tests.stub_backend import StubBackend
 
 
@@ -73,3 +75,24 @@ def test_a_run_says_first_that_it_was_interrupted_and_then_what_is_left(tmp_path
     first, second = (line.strip() for line in lines)
     assert first.startswith("Interrupted: ") and first.endswith("tweets.json")
     assert second == "Stopped with 3 tasks left."
+
+
+@pytest.mark.parametrize("script", ["generate_images_from_tweets.py", "serve.py", "doctor.py"])
+def test_a_ctrl_c_while_the_program_is_still_being_read_ends_it_without_words(
+    tmp_path: Path, script: str
+) -> None:
+    (tmp_path / "loguru.py").write_text(
+        "import time\nprint('reading', flush=True)\ntime.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, PROJECT / script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "reading\n"
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)
+    assert said == ("", "") and process.returncode == -signal.SIGINT

@@ -13,7 +13,7 @@ from core.devices.memory_fit import MemoryFit, fit_memory
 from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
 from core.memory_modes import Memory, Mode
-from tests.paper_models import GIB, write_pipeline
+from tests.paper_models import GIB, layers, write_header, write_pipeline
 
 # Of the model on paper: 12 + 6 GiB of weights, 0.5 of CUDA, and 2 to decode a picture of 1024².
 FULL = 21.0  # GiB; 13.3 offloaded, 12.0 in 8 bits
@@ -83,6 +83,28 @@ def test_the_first_mode_that_fits_is_taken(
         assert fit.reason == (
             f"Memory: {mode}, because full needs {FULL} GiB and gpu0 has {free} of 24.0 GiB free."
         )
+
+
+def test_layers_that_fp8_does_not_take_are_counted_whole_and_told(tmp_path: Path) -> None:
+    even, uneven = (write_pipeline(tmp_path / name, transformer=8.0) for name in ("a", "b"))
+    for folder, side in ((even, 8192), (uneven, 8200)):
+        more = {f"more.{n}.ff.weight": (side, 8192) for n in range(32)}
+        file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        write_header(file, {**layers(8.0), **more})
+    found = []
+    for folder in (even, uneven):
+        checkpoint = checkpoint_of_folder(folder)
+        found.append(fitted(checkpoint, gpus(18.0), packages=("torchao",), capability=ADA))
+    assert [fit.mode for fit in found] == ["fp8", "fp8"]
+    longer = found[1].needs["fp8"] - found[0].needs["fp8"]
+    assert 1.9 * GIB < longer < 2.1 * GIB, "4 GiB take 4 GiB, and not 2"
+    of_any_size = found[1].needs["int8"] - found[0].needs["int8"]
+    assert of_any_size < 0.01 * GIB
+    assert "linear layer" not in found[0].reason
+    assert found[1].reason.endswith(
+        "has 18.0 of 24.0 GiB free. 32 linear layers (4.0 GiB) stay in bfloat16: fp8 takes sizes "
+        "that are multiples of 16."
+    )
 
 
 def test_the_worst_gpu_decides_for_all(model: Checkpoint) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from core.events import TaskEnded, TaskShape, TaskStarted
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.progress_line import ProgressLine
 from core.status.tracker import RunTracker
 from core.status.words import sentence
 from core.tasks import Result
-from tests.conftest import PROJECT, wait_until
+from tests.conftest import PROJECT, simulated, wait_until
 from tests.simulated_runs import Clock
 
 
@@ -96,3 +97,16 @@ def test_generate_batch_in_a_kernel_and_outside(notebook: bool, tmp_path: Path) 
         assert "DEBUG" not in done.stdout and "\x1b" not in done.stdout
     else:
         assert done.stdout == "" and "DEBUG" in done.stderr
+
+
+def test_a_cell_that_ends_with_a_plan_shows_what_the_plan_says() -> None:
+    class Printer:
+        shown = ""
+
+        def text(self, text: str) -> None:
+            self.shown += text
+
+    printer, generator = Printer(), MultiGPUImageGenerator(1, config=simulated(), dry_run=True)
+    plan = generator.plan([{"prompt": "a red house"}])
+    plan._repr_pretty_(printer, cycle=False)  # which is IPython's, by name
+    assert "Plan: 1 new." in printer.shown and printer.shown == str(plan)

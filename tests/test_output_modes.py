@@ -122,7 +122,7 @@ def test_errors_that_differ_in_names_and_numbers_are_one_reason() -> None:
     assert many.count == 9 and many.error == "lora/0.safetensors is no file."
     assert "memory" in str(memory.advice) and "--retry-quarantined" in str(quarantined.advice)
     lines = failure_lines(tally, "python x.py", "results.jsonl")
-    assert lines[0] == "9 failed: lora/0.safetensors is no file."
+    assert lines[0] == "9 failed like this: lora/0.safetensors is no file."
     assert lines[1] == "  t0, t1, t2 and 6 more" and lines[-1] == "try again with: python x.py"
 
 

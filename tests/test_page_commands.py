@@ -166,8 +166,9 @@ def test_recipes_are_where_the_commands_say() -> None:
     load_benchmark_settings(PROJECT / words[words.index("--config") + 1])
 
 
-def test_metrics_are_a_judge() -> None:
-    given = yaml.safe_load(Guide("EDIT_BENCHMARK.md").shown("yaml"))
+@pytest.mark.parametrize("page", ["EDIT_BENCHMARK.md", "BENCHMARKS.md"])
+def test_metrics_are_a_judge(page: str) -> None:
+    given = yaml.safe_load(Guide(page).all_shown("yaml")[0])
     judge = load_benchmark_settings(given).judge
     assert (judge.type, judge.model) == (given["judge"]["type"], given["judge"]["model"])
 
@@ -180,7 +181,8 @@ def test_a_table_with_columns_of_its_own_is_a_benchmark(
     Image.new("RGB", (32, 32)).save(tmp_path / "my_set" / "one.png")
     row = {"edit": "make it night", "image_file": "one.png", "edit_type": "sky", "key": "a"}
     (tmp_path / "my_set" / "edits.json").write_text(json.dumps([row]), "utf-8")
-    given = yaml.safe_load(Guide("BENCHMARKS.md").shown("yaml"))
+    _, table = Guide("BENCHMARKS.md").all_shown("yaml")
+    given = yaml.safe_load(table)
     config = {**given, "editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
     (tmp_path / "bench.yaml").write_text(yaml.safe_dump(config), "utf-8")
     line = ["--config", "bench.yaml", "--output-dir", "out"]

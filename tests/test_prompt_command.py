@@ -33,10 +33,65 @@ def command(
 
 def test_a_prompt_of_the_command_line_is_drawn_and_others_leave_it_alone(command: Command) -> None:
     assert command.run("--prompt", "a red house", "--prompt", "a boat", "1")[0] == 0
-    assert command.pictures("prompts") == ["a_boat.png", "a_red_house.png"]
+    assert command.pictures("drawn") == ["a_boat.png", "a_red_house.png"]
     code, said = command.run("--prompt", "a boat", "--prompt", "a cat", "1")
     assert code == 0 and "Plan: 1 new, 1 unchanged." in said
-    assert command.pictures("prompts") == ["a_boat.png", "a_cat.png", "a_red_house.png"]
+    assert command.pictures("drawn") == ["a_boat.png", "a_cat.png", "a_red_house.png"]
+
+
+def test_prompts_of_the_command_line_and_a_file_prompts_never_share_a_folder(
+    command: Command,
+) -> None:
+    typed = ("--prompt", "a red house", "1")
+    (command.folder / "prompts.txt").write_text("a boat\n", "utf-8")
+    for _ in range(2):  # whichever comes first, and again
+        assert command.run("prompts.txt", "1")[0] == command.run(*typed)[0] == 0
+    assert "1 unchanged" in command.run("prompts.txt", "1")[1]
+    assert "1 unchanged" in command.run(*typed)[1]
+    assert command.pictures("prompts") == ["prompts_00.png"]
+    assert command.pictures("drawn") == ["a_red_house.png"]
+    code, said = command.run(*typed, "--name", "prompts")
+    assert (
+        code == 2 and "not of prompts of the command line." in said and "--name prompts_2" in said
+    )
+    (command.folder / "drawn.txt").write_text("a boat\n", "utf-8")
+    code, said = command.run("drawn.txt", "1")
+    assert code == 2 and "holds the results of prompts of the command line, not of" in said
+    assert command.pictures("drawn") == ["a_red_house.png"]
+
+
+def test_prompts_that_an_earlier_version_drew_into_the_folder_prompts_go_on_there(
+    command: Command,
+) -> None:
+    typed = ("--prompt", "a red house", "1")
+    assert command.run(*typed, "--name", "prompts")[0] == 0
+    (command.folder / "outputs" / "prompts" / ".input.json").unlink()  # it wrote none
+    for _ in range(2):
+        code, said = command.run(*typed)
+        assert code == 0 and "1 unchanged" in said
+    assert not (command.folder / "outputs" / "drawn").exists()
+    (command.folder / "prompts.txt").write_text("a boat\n", "utf-8")
+    assert command.run("prompts.txt", "1")[0] == 2
+    assert command.run("prompts.txt", "1", "--overwrite")[0] == 0  # which takes the folder over
+    assert command.run(*typed)[0] == 0 and command.pictures("drawn") == ["a_red_house.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["p.txt", "--gird", "cfg=1,3"], "unrecognized arguments: --gird cfg=1,3; did you mean"),
+        (["p.txt", "--xyz"], "unrecognized arguments: --xyz; "),
+        (["p.txt", "--limit"], "argument --limit: expected one argument; "),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(
+    line: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(line)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert hint in said and ("--grid?" in said or "--help lists all options." in said)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +148,8 @@ def test_a_bad_value_of_a_table_names_file_row_line_field_and_value(command: Com
 
 def test_pictures_have_the_format_and_quality_that_are_asked_for(command: Command) -> None:
     line = ["--prompt", "a", "1", "--format", "jpg"]
-    assert command.run(*line)[0] == 0 and command.pictures("prompts") == ["a.jpg"]
-    file = command.folder / "outputs" / "prompts" / "a.jpg"
+    assert command.run(*line)[0] == 0 and command.pictures("drawn") == ["a.jpg"]
+    file = command.folder / "outputs" / "drawn" / "a.jpg"
     assert read_provenance(file)["task"]["picture_quality"] == 95
     assert "Plan: 1 unchanged." in command.run(*line, "--quality", "95")[1]
     said = command.run(*line, "--quality", "60")[1]
@@ -211,3 +266,10 @@ def test_a_choice_or_a_name_that_cannot_be_is_one_line(
     found, said = command.run("p.txt", "1", *arguments)
     assert found == code and reason in said
     assert code == 1 or said.count("\n") == 1
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_prompt_is_refused_before_anything_is_made(command: Command, empty: str) -> None:
+    code, said = command.run("--prompt", "a house", "--prompt", empty, "1")
+    assert code == 2 and "--prompt: is empty; write what to draw" in said
+    assert not (command.folder / "outputs").exists()

@@ -49,6 +49,14 @@ FORMS = {
 }
 
 
+def test_columns_may_have_chinese_names(tmp_path: Path) -> None:
+    table = "提示词,负面提示词,宽度,高度,步数,种子\na red house,blur,128,96,4,7\n"
+    [task] = tasks_of(tmp_path, "prompts.csv", table)
+    names = ("prompt", "negative_prompt", "width", "height", "num_inference_steps", "seed")
+    found = {name: str(task[name]) for name in names}
+    assert [*found.values()] == ["a red house", "blur", "128", "96", "4", "7"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_told_by_its_content(tmp_path: Path, form: str) -> None:
     for name in ("prompts.txt", "prompts"):
@@ -180,7 +188,11 @@ def test_large_yaml_is_read_by_the_fast_parser_and_bombs_are_not_unfolded(tmp_pa
         ("p.txt", "", "holds no prompts"),
         ("p.txt", '[{"prompt": "a"},\n', "not valid JSON"),
         ("p.txt", '{\n "prompt": "a"\n', "not valid JSON"),
-        ("p.txt", "caf\xe9\n".encode("latin-1"), "not UTF-8 text (byte 3); save it as UTF-8"),
+        (
+            "p.txt",
+            "caf\xe9\n".encode("latin-1"),
+            "not UTF-8 text (byte 3); it looks like WINDOWS-1252. Save it as UTF-8",
+        ),
         ("p.yaml", "- a: b: c\n", "not valid YAML"),
         ("p.yaml", "seed: 3\n", "expected a list of objects or prompts"),
         ("p.json", "a red house\na boat\n", "belong into a file called .txt, tables into .csv"),
@@ -197,7 +209,10 @@ def test_an_unusable_file_gets_one_line_that_says_what_to_do(
 def test_a_line_that_is_no_text_fails_alone(tmp_path: Path) -> None:
     good, bad, better = tasks_of(tmp_path, "p.txt", b"a house\ncaf\xe9\n\na boat\n")
     assert (good["prompt"], better["prompt"]) == ("a house", "a boat")
-    assert str(bad) == "p.txt: line 2: not UTF-8 text."
+    assert (
+        str(bad)
+        == 'p.txt: line 2: not UTF-8 text; save the file as UTF-8 (in a spreadsheet: "CSV UTF-8").'
+    )
 
 
 def test_what_standard_input_cannot_give_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +232,37 @@ def test_prompts_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
         found = read_tweets(STDIN)
         assert [task["prompt"] for task in found.inputs] == PROMPTS  # type: ignore[index]
         assert found.name_of_run == "stdin"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "usual"),
+    [
+        ("gbk", "一座红色的房子\n", "GBK"),
+        ("gb18030", "夜晚的海边，一只猫 (4k)\n", "GBK"),
+        ("gbk", "一座红色的房子，旁边是树" * 1001 + "\n", "GBK"),
+        ("gbk", "镕基镕 一座红色的房子 夜晚 海边\n", "GBK"),  # whose second byte may be a letter's
+        ("cp1252", "hübsches Häuschen\n", "WINDOWS-1252"),
+        ("cp1252", "ein “rotes” Haus – nachts\n", "WINDOWS-1252"),
+    ],
+)
+def test_text_of_before_unicode_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, encoding: str, text: str, usual: str
+) -> None:
+    said = refusal_of(tmp_path, "my prompts.txt", text.encode(encoding))
+    assert f"it looks like {usual}." in said and '"CSV UTF-8"' in said
+    file = tmp_path / "my prompts.txt"
+    assert f"iconv -f {usual} -t UTF-8 '{file}'" in said
+
+
+def test_a_header_of_before_unicode_is_no_riddle(tmp_path: Path) -> None:
+    said = refusal_of(tmp_path, "p.csv", "prompt;Größe\na house;64x64\n".encode("latin-1"))
+    assert "line 1: not UTF-8 text; save the file as UTF-8" in said
+    said = refusal_of(tmp_path, "p.csv", "提示词,seed\na house,7\n".encode("gbk"))
+    assert "line 1: not UTF-8 text" in said and "\\udc" not in said
+
+
+def test_a_spreadsheets_decimal_comma_is_a_point(tmp_path: Path) -> None:
+    table = 'prompt;cfg;seed\na house;3,5;7\na boat, red;"2,000";8\n'
+    house, boat = tasks_of(tmp_path, "p.csv", table)
+    assert float(house["cfg"]) == 3.5 and float(boat["cfg"]) == 2.0
+    assert boat["prompt"] == "a boat, red"

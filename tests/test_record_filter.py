@@ -71,6 +71,7 @@ def test_a_task_without_a_record_is_new_and_says_what_it_asks_for() -> None:
         ("status=", "expected FIELD=VALUE"),
         ("__import__('os')=1", "expected FIELD=VALUE"),
         ("status=faild", "status is one of new, done, failed, quarantined, unfinished"),
+        ("colour=red", "'colour' is no field of a record; records have "),
         ("stattus=failed", "'stattus' is no field of a record; did you mean 'status'?"),
         ("xyzzy=1", "records have status, id, prompt"),
         ("seconds>long", "> compares numbers (found 'long')"),

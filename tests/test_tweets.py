@@ -327,7 +327,7 @@ def test_a_line_that_is_no_utf8_fails_alone(tmp_path: Path, place: int, cut: byt
     "content", [b'{"prompt": "caf\xe9"}\n' * 2, b'[\n{"prompt": "caf\xe9"},\n{"prompt": "b"}\n]']
 )
 def test_a_file_of_another_encoding_is_one_error(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InputError, match="save it as UTF-8"):
+    with pytest.raises(InputError, match="ave it as UTF-8"):
         read(tmp_path, content)
 
 

@@ -41,7 +41,7 @@ from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.record_filter import conditions_of
-from apps.run_summary import Tally, failure_lines, time_line
+from apps.run_summary import Tally, end_lines, failure_lines
 from core.engine.backend import WorkerBackend
 from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.events import told_both
@@ -194,10 +194,10 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             written = layout.write(results, records, judged.others)
             for line in tell_layout(layout, written, pairs.pairs):
                 logger.info(line)
-        elapsed = time_line(run.status())
+        times = end_lines(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":
-        _tell_end(elapsed, results, interrupts.command, as_text(run.root.folder / TABLE))
+        _tell_end(times, results, interrupts.command, as_text(run.root.folder / TABLE))
         print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
@@ -218,10 +218,14 @@ def _folder_name(data: Path, edits: Path | None) -> str:
     return on_disk(bounded(as_text(f"{name}-{made}")))
 
 
-def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
-    """Say how long it took, what failed and why, and what to do about it."""
-    if elapsed is not None:
-        logger.info(elapsed)
+def _tell_end(times: Sequence[str], results: Sequence[PairResult], again: str, table: str) -> None:
+    """Say how long it took, what failed and why, and what to do about it.
+
+    Args:
+        times: lines about the run as a whole.
+    """
+    for line in times:
+        logger.info(line)
     ends = [result.score or result.edit for result in results]
     for line in failure_lines(Tally.of(ends), again, table):
         logger.info(line)

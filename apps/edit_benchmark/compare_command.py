@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.arguments import positive
+from apps.arguments import command_parser, positive
 from apps.edit_benchmark.compare import compare
 from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.plain_table import letters_of
@@ -15,11 +15,10 @@ from core.paths import as_text, user_path
 
 
 def _arguments(argv: Sequence[str], program: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"{program} compare",
-        description="Paired differences of result folders, each less the ones before it, and which "
-        "of them are real.",
-        allow_abbrev=False,
+    parser = command_parser(
+        f"{program} compare",
+        "Paired differences of result folders, each less the ones before it, and which of them are "
+        "real.",
     )
     parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
     parser.add_argument(

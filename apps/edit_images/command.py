@@ -14,17 +14,21 @@ from apps.edit_images.settings import EditSettings, load_edit_settings
 from apps.interrupts import Interrupts
 from apps.picture_commands.command import Work, create_generator, do, run_command
 from apps.picture_commands.settings import with_options
+from apps.prompts.run_names import name_without_file
 from apps.prompts.words import EDITS
 from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.paths import as_text, user_path
 from core.seeds import RANDOM
 from core.settings_file import laid_over
+from core.store.folder_input import NoFile
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again
 
 SECTION = "editor"  # of the settings
+PICTURES = NoFile("pictures of the command line")
+CALLED_BEFORE = "edits"  # their folder, which may be that of a list edits.csv, too
 EDITING = Work(EDITS, draws=False, why_moved="Pictures stand at other places than before.")
 
 
@@ -47,13 +51,22 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     again = None if isinstance(edits, EditList) else edits
     if again is not None:
         settings = laid_over(settings, again.settings(settings), load_edit_settings)
-    source = edits.source if isinstance(edits, EditList) else None
+    source, name = _origin(edits, Path(settings.output_dir))
     work = replace(EDITING, variants=asks_for_variants(options))
 
     def create() -> MultiGPUImageGenerator:
-        return create_generator(options, settings, edits.name_of_run, source, backend)
+        return create_generator(options, settings, name, source, backend)
 
     return do(work, options, interrupts, settings, edits, again, create)
+
+
+def _origin(edits: "EditList | Again", output_dir: Path) -> tuple[Path | NoFile, str]:
+    """What the edits come from, and the folder of the run."""
+    source = edits.source or PICTURES
+    name = edits.name_of_run
+    if source == PICTURES:
+        name = name_without_file(output_dir, PICTURES, name, CALLED_BEFORE)
+    return source, name
 
 
 def _read(options: argparse.Namespace, settings: EditSettings) -> "EditList | Again":

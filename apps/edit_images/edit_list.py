@@ -29,7 +29,7 @@ from core.store.outputs import PICTURE_SUFFIXES
 
 MAX_ID_BYTES = 200
 MAX_PASSED_OVER = 20  # keys that one line names
-SHARED = "edits"  # the folder of pictures that are named one by one
+SHARED = "edited"  # the folder of pictures that are named one by one; no list is called so
 
 
 @dataclass
@@ -252,6 +252,7 @@ def _named(edits: Sequence[Edit | BadEntry], suffix: str) -> Iterator[TaskInput]
             name, number = f"{edit.name}_{number}", number + 1
         taken.add(name.casefold())
         fields = dict(edit.fields)
+        name = "".join(letter if letter.isprintable() else "_" for letter in name)
         fields.setdefault("task_id", bounded(name, MAX_ID_BYTES))
         given = fields.get("output_path")
         if given is None:

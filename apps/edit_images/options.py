@@ -29,7 +29,7 @@ examples:
       pictures from another program, one on each line
   python edit_images.py house.png --instruction "make it night" --seeds 0-3 --grid steps=4,8
       eight versions of one edit, called by their seeds and steps
-  python edit_images.py --from-png outputs/edits/house_make_it_night.png
+  python edit_images.py --from-png outputs/edited/house_make_it_night.png
       make an edit again from what it says of itself
 
 Run the same command again to continue: what is done and unchanged is not edited again, and what
@@ -156,7 +156,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         "--output-dir",
         metavar="DIR",
         help="pictures go to a folder in DIR: <folder>_edited for one folder, <list> for one list, "
-        "else edits (default: outputs)",
+        "else edited (default: outputs)",
     )
     add_file_options(group)
     add(

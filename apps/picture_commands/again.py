@@ -27,6 +27,7 @@ from core.intake.task_kinds import TaskInput
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
 from core.names import counted
 from core.settings import Settings
+from core.store.folder_input import NoFile
 from core.store.outputs import LOSSY_SUFFIXES
 from core.store.provenance import read_provenance
 from core.tasks import ROLES, Result
@@ -56,6 +57,7 @@ class Again:
     """
 
     noun = "picture"
+    source = NoFile("pictures that are made again")
     passed_over = None
     is_read = True
 

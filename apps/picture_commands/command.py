@@ -26,6 +26,7 @@ from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import Settings
+from core.store.folder_input import NoFile
 from core.tasks import Result, in_input_order
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ def create_generator(
     options: argparse.Namespace,
     settings: Settings,
     name_of_run: str,
-    source: Path | None,
+    source: Path | NoFile,
     backend: WorkerBackend | None,
 ) -> MultiGPUImageGenerator:
     """The generator of a run.
 
     Args:
-        source: the one file or folder that tasks are read from, if there is one.
+        source: the one file or folder that tasks are read from, or what they come from.
     """
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError(f"Give either {options.number} or --gpu-ids, not both.")

@@ -1,6 +1,6 @@
 """The last lines of a run: what became of its inputs, where they lie, what to do about failures."""
 
-from apps.run_summary import Tally, failure_lines, time_line
+from apps.run_summary import Tally, end_lines, failure_lines
 from core.errors import one_line
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
@@ -24,10 +24,9 @@ def print_summary(tally: Tally, generator: MultiGPUImageGenerator, noun: str, co
 
 
 def print_end(tally: Tally, generator: MultiGPUImageGenerator, command: str) -> None:
-    """Print how long it took, what failed and why, and what to do about it."""
-    elapsed = time_line(generator.status())
-    if elapsed is not None:
-        print(elapsed)
+    """Print how long it took, what was not used, what failed and why, and what to do about it."""
+    for line in end_lines(generator.status()):
+        print(line)
     for line in failure_lines(tally, command, as_text(generator.output_folder / TABLE)):
         print(line)
 

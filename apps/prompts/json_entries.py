@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.prompts.entry_list import Entries
-from apps.prompts.text import decoded, not_text, shown_path
+from apps.prompts.text import NOT_UTF8, decoded, not_text, shown_path
 from apps.prompts.words import Words
 from core.errors import InputError
 from core.intake import spellings
@@ -137,7 +137,7 @@ def entry_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def read_line(number: int, line: str) -> Any:
     """What a line of JSONL says; an InputError if it is no JSON."""
     if not is_text(line):
-        return InputError(f"line {number}: not UTF-8 text.")
+        return InputError(f"line {number}: {NOT_UTF8}")
     try:
         return parsed(line)
     except (ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.prompts.entry_list import Entries
+from apps.prompts.text import NOT_UTF8
 from core.errors import InputError
 from core.paths import is_text
 
@@ -29,6 +30,6 @@ def prompt_lines(lines: Iterable[str]) -> Iterator[tuple[int, str | InputError]]
         if not line or line.startswith(COMMENT):
             continue
         if not is_text(line):
-            yield number, InputError("not UTF-8 text.")
+            yield number, InputError(NOT_UTF8)
         else:
             yield number, line.removeprefix("\\") if line.startswith(ESCAPED) else line

@@ -24,6 +24,15 @@ _FROM_ROW = (
     "prompt", "negative_prompt", "instruction", "seed", "width", "height", "num_inference_steps",
     "task_id",
 )  # fmt: skip
+_OF_OTHERS = {  # names of what programs write into pictures of how they were made
+    "parameters": "AUTOMATIC1111's text",
+    "workflow": "ComfyUI's graph",
+    "prompt": "ComfyUI's graph",
+    "invokeai_metadata": "InvokeAI's record",
+    "sd-metadata": "InvokeAI's record",
+    "Dream": "InvokeAI's record",
+    "fooocus_scheme": "Fooocus' record",
+}
 _UNDECIDING = ("kind", "output_path")
 
 
@@ -158,10 +167,28 @@ def _made(file: Path, row: Mapping[str, Any] | None) -> tuple[Made | None, str |
         pass
     if row is not None and not file.exists() and isinstance(row.get("prompt"), str):
         return _of_row(row), None
+    other = _other_program(file)
+    if other is not None:
+        return None, (
+            f"{as_text(file)}: was made by another program, as it has {other}; --from-png reads "
+            'what this program writes. Give its prompt with --prompt "…", or in a file.'
+        )
     return None, (
         f"{as_text(file)}: does not say how it was made: it is no picture of this program, or its "
         "text was removed (many sites and editors do that)."
     )
+
+
+def _other_program(file: Path) -> str | None:
+    """What another program has written into a picture of how it was made; None for nothing."""
+    from PIL import Image  # who draws from texts needs nothing of it
+
+    try:
+        with Image.open(file) as image:
+            keys = {*image.info}
+    except Exception:  # whatever Pillow's readers trip over
+        return None
+    return next((what for key, what in _OF_OTHERS.items() if key in keys), None)
 
 
 def _of_row(row: Mapping[str, Any]) -> Made:

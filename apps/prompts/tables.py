@@ -8,12 +8,14 @@ says it outright. A damaged row fails alone.
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from apps.prompts.entry_list import Entries
 from apps.prompts.loras import read_loras
+from apps.prompts.text import NOT_UTF8
 from apps.prompts.words import Words
 from core.errors import InputError
 from core.paths import is_text
@@ -23,6 +25,8 @@ DELIMITERS = ",;\t|"
 _BLANK = " \t\r\n\ufeff"
 _SEP = len("sep=;")
 MAX_HEADER = 100_000  # characters of a header
+_WITH_DECIMALS = ("cfg", "guidance_scale", "true_cfg_scale", "lora_strength")  # none has thousands
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _ALONE = 2  # columns: so many tell a table in a file whose name does not
 _ENDS_EARLY = "unexpected end of data"  # csv's own words
 
@@ -62,6 +66,8 @@ class _Header:
         Raises:
             InputError: a name is there twice or misspelt, or no column gives the text.
         """
+        if not all(map(is_text, self.names)):
+            raise InputError(f"line {self.line}: {NOT_UTF8}")
         for place, name in enumerate(self.names):
             if name and name in self.names[:place]:
                 raise InputError(f"line {self.line}: two columns are called {shown(name)}.")
@@ -209,7 +215,7 @@ def _entry(row: Sequence[str], fields: Sequence[str], header: _Header, words: Wo
             f"contains {_called(header.delimiter)} in quotation marks."
         )
     if not all(map(is_text, row)):
-        return InputError("not UTF-8 text.")
+        return InputError(NOT_UTF8)
     try:
         return {
             field: _value(field, cell, words)
@@ -221,7 +227,11 @@ def _entry(row: Sequence[str], fields: Sequence[str], header: _Header, words: Wo
 
 
 def _value(field: str, cell: str, words: Words) -> Any:
-    """What a cell says: text, except where a field is a list or an object."""
+    """What a cell says: text, except where a field is a list or an object.
+
+    A spreadsheet writes numbers as its user's country does. Where a comma can only begin decimals,
+    it does.
+    """
     meaning = words.field_of(field)
     if meaning == "lora":
         try:
@@ -231,7 +241,10 @@ def _value(field: str, cell: str, words: Words) -> Any:
     if meaning == "metadata":
         with suppress(ValueError, RecursionError):
             return json.loads(cell)
-    return cell.strip(_BLANK)
+    text = cell.strip(_BLANK)
+    if meaning in _WITH_DECIMALS and _DECIMAL_COMMA.fullmatch(text):
+        return text.replace(",", ".")
+    return text
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -5,6 +5,8 @@ UTF-32 with one. Lines end in line feeds afterwards.
 """
 
 import codecs
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +14,7 @@ from typing import TextIO
 from loguru import logger
 
 from core.errors import InputError
+from core.paths import as_text
 
 MAX_FILE_BYTES = 1_000_000_000
 STDIN = Path("-")
@@ -22,6 +25,7 @@ _MARKS = (  # UTF-32's first: that of UTF-16 is its beginning
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+NOT_UTF8 = 'not UTF-8 text; save the file as UTF-8 (in a spreadsheet: "CSV UTF-8").'
 _LOOKED_AT = 4096  # bytes of a file without a mark
 _MOSTLY = 0.8  # of every second byte is zero in UTF-16, where letters are Latin ones
 _NO_TEXT = (  # how files begin that are not text, and what to do about them
@@ -126,6 +130,24 @@ def not_text(path: Path, error: UnicodeDecodeError) -> InputError:
     """The refusal of a file that is not in its encoding."""
     name = "UTF-16" if error.encoding.startswith("utf-16") else "UTF-8"
     name = "UTF-32" if error.encoding.startswith("utf-32") else name
+    where = f"{shown_path(path)}: not {name} text (byte {error.start})"
+    if name != "UTF-8" or path == STDIN:
+        return InputError(f"{where}; save it as UTF-8.")
+    usual = _usual_encoding(error.object)
+    file = shlex.quote(as_text(path))
     return InputError(
-        f"{shown_path(path)}: not {name} text (byte {error.start}); save it as UTF-8."
+        f'{where}; it looks like {usual}. Save it as UTF-8 (in a spreadsheet: "CSV UTF-8"), or '
+        f"convert it: iconv -f {usual} -t UTF-8 {file} > another-file"
     )
+
+
+def _usual_encoding(content: bytes) -> str:
+    """Which of the encodings it may be in that programs without Unicode write most.
+
+    A Chinese character has two bytes in GBK, so that bytes beyond ASCII mostly come in even numbers
+    there, and in rows; letters with accents stand alone.
+    """
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", content[:_LOOKED_AT])]
+    odd = sum(length % 2 for length in runs)
+    chinese = max(runs, default=0) >= 4 and (2 * odd < len(runs) or len(runs) == 1)
+    return "GBK" if chinese else "WINDOWS-1252"

@@ -1,5 +1,6 @@
 """The HTTP application: its parts, and one form for every error."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -65,6 +66,7 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
         await service.start()
         leashes.start()
         app.state.batches.start()
+        await asyncio.to_thread(app.state.loras.entries)  # which says what it leaves out
         app.state.pinned_loras.restore(service.generator, app.state.loras)
         try:
             yield

@@ -4,14 +4,16 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import Depends
+from loguru import logger
 from typing_extensions import TypedDict
 
 from apps.server.errors import ApiError
+from apps.server.lora_models import LoraModels, left_out
 from apps.server.state import kept
 from core.checkpoints.lora_files import PEFT_FILE, LoraInspector, lora_name, name_of
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
@@ -55,10 +57,15 @@ class Loras:
 
     They are its safetensors files, by name without the ending, and PEFT's folders below it. A
     link that leads out of the folder leads nowhere.
+
+    Args:
+        models: says which ones the models here can take; asked at each look, as it may learn more.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: LoraModels | None = None) -> None:
         self._folder = folder
+        self._models = models
+        self._misfits: set[str] = set()  # LoRAs that the models here cannot take
         self._look = threading.Lock()
         self._entries: dict[str, LoraEntry] = {}
         self._good_until = 0.0
@@ -120,12 +127,34 @@ class Loras:
         """All files of the folder by name, in order."""
         with self._look:
             if time.monotonic() >= self._good_until:
-                self._entries = self._read()
+                self._entries = self._refused(self._read())
                 self._good_until = time.monotonic() + LOOK_AGAIN
             return self._entries
 
+    def _refused(self, entries: dict[str, LoraEntry]) -> dict[str, LoraEntry]:
+        """The same, with a problem for those that the models here cannot take."""
+        if self._models is None:
+            return entries
+        refuse = self._models.refuse
+        sound = (e for e in entries.values() if e.problem is None)
+        problems = {
+            e.name: problem for e in sound if (problem := refuse(e.path, e.bytes, e.modified))
+        }
+        if problems.keys() - self._misfits:
+            logger.info(left_out([*problems], self._folder, self._models.model))
+        self._misfits = {*problems}
+        return {
+            name: replace(entry, problem=problems.get(name, entry.problem))
+            for name, entry in entries.items()
+        }
+
     def _read(self) -> dict[str, LoraEntry]:
-        known = {(e.path, e.bytes, e.modified): e for e in self._entries.values()}
+        known = {
+            (e.path, e.bytes, e.modified): replace(e, problem=None)
+            if e.name in self._misfits
+            else e
+            for e in self._entries.values()
+        }
         found: dict[str, LoraEntry] = {}
         try:
             root = self._folder.resolve()

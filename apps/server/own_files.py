@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from apps.server.errors import ApiError
 from apps.server.file_store import FileStore
 from apps.server.inbox import GRACE, Inbox
+from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras
 from apps.server.old_jobs import JOBS
 from apps.server.safety.fetching import Fetcher
@@ -36,7 +37,8 @@ def provide_files(app: FastAPI, service: Service) -> None:
     inbox = Inbox(service.folder, limits, own_file, of_job, fetcher, grace)
     app.state.files = files
     app.state.inbox = inbox
-    app.state.loras = Loras(user_path(service.generator.settings.lora_dir, "lora_dir"))
+    folder = user_path(service.generator.settings.lora_dir, "lora_dir")
+    app.state.loras = Loras(folder, LoraModels(service.generator))
     service.sweepers.extend([files.sweep, partial(inbox.sweep, service.task_texts)])
 
 

@@ -30,7 +30,7 @@ from apps.picture_commands.options import CHOICE, VARIANTS
 from apps.picture_commands.run import Run
 from apps.picture_commands.settings import with_options
 from apps.picture_commands.summary import print_end
-from apps.prompts.run_names import name_of_run
+from apps.prompts.run_names import name_of_run, name_without_file
 from apps.prompts.text import STDIN
 from apps.prompts.words import PICTURES
 from apps.tweets.options import asks_for_variants, check_source, parse_arguments
@@ -42,6 +42,7 @@ from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
 from core.settings_file import laid_over
+from core.store.folder_input import NoFile
 from core.tasks import Result, in_input_order
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ WHY_MOVED = (
     "Tweets stand at other places in the file than before, and default seeds and names go by the "
     "place: a tweet with a seed and an output_path of its own keeps its picture wherever it stands."
 )
+PROMPTS = NoFile("prompts of the command line")
+CALLED_BEFORE = "prompts"  # their folder, which may be that of a file prompts.txt, too
 DRAWING = Work(PICTURES, draws=True, why_moved=WHY_MOVED)
 
 
@@ -80,9 +83,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if again is not None:
         settings = laid_over(settings, again.settings(settings), load_settings)
     work = replace(DRAWING, variants=asks_for_variants(options))
+    source, name = options.tweets, tweets.name_of_run
+    if again is not None:
+        source = again.source
+    elif source is None:
+        source = PROMPTS
+        name = name_without_file(Path(settings.output_dir), PROMPTS, name, CALLED_BEFORE)
 
     def create() -> MultiGPUImageGenerator:
-        return create_generator(options, settings, tweets.name_of_run, options.tweets, backend)
+        return create_generator(options, settings, name, source, backend)
 
     return do(work, options, interrupts, settings, tweets, again, create)
 

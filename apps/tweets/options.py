@@ -129,6 +129,8 @@ def check_source(options: argparse.Namespace) -> None:
         )
     if len(given) > 1:
         raise InputError(f"Give either {' or '.join(given)}, not both.")
+    if not all(prompt.strip() for prompt in options.prompt or ()):
+        raise InputError('--prompt: is empty; write what to draw, as in --prompt "a red house".')
     if options.prompt_from and not options.tweets:
         raise InputError("--prompt-from: is for files; leave it out.")
 
@@ -181,7 +183,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add(
         "--output-dir",
         metavar="DIR",
-        help="pictures go to the folder DIR/<name of TWEETS>, or DIR/prompts (default: outputs)",
+        help="pictures go to the folder DIR/<name of TWEETS>, or DIR/drawn (default: outputs)",
     )
     add_file_options(group)
     add(

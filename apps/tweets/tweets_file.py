@@ -34,6 +34,7 @@ from core.store.outputs import PICTURE_SUFFIXES
 from core.validation import MAX_SHOWN, misspelt, shown
 
 MAX_PROMPT = 60  # characters of a prompt in the name of its picture
+DRAWN = "drawn"  # the folder of prompts of the command line
 FEW = 1000  # entries: so many are all read before anything is done
 MAX_PASSED_OVER = 20  # keys that one line names
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
@@ -116,7 +117,7 @@ def read_prompts(
             name = distinct(prompt, name or "prompt")
         entries.append({"prompt": prompt, "task_id": name, **seed})
     found = Entries(entries, places=lambda index: f"prompt {index + 1}", by_id=True)
-    return _tweets(found, "prompts", "--prompt", Path.cwd(), None, limit, suffix)
+    return _tweets(found, DRAWN, "--prompt", Path.cwd(), None, limit, suffix)
 
 
 def _tweets(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.checkpoints.lora_names import take_apart
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
-from core.checkpoints.weights import Tensor, tensors_in, tensors_of
+from core.checkpoints.weights import FLOATS, Tensor, tensors_in, tensors_of
 
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -69,6 +69,14 @@ def fit_of(lora: Path, widths: frozenset[int] | None) -> LoraFit:
     return LoraFit(len(modules), len(foreign), example)
 
 
+def widths_in(places: Iterable[Path]) -> frozenset[int] | None:
+    """Numbers of inputs of the layers of a model that lies in several places."""
+    found = [widths_of(place) for place in places]
+    if any(widths is None for widths in found):
+        return None
+    return frozenset().union(*(widths for widths in found if widths is not None))
+
+
 def widths_of(model: Path) -> frozenset[int] | None:
     """Numbers of inputs of a model's layers.
 
@@ -80,7 +88,9 @@ def widths_of(model: Path) -> frozenset[int] | None:
     """
     try:
         if model.is_file():
-            return _inputs(tensors_of(model))
+            tensors = list(tensors_of(model))
+            packed = any(len(t.shape) == 2 and t.dtype not in FLOATS for t in tensors)
+            return None if packed else _inputs(tensors)
         found: set[int] = set()
         for place in sorted(model.iterdir()):
             # What is put on a VAE, or on what sees pictures, is no LoRA of these pipelines.

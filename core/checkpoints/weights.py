@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.safetensors_header import read_header
-from core.memory_modes import Part, is_kept
+from core.memory_modes import FACTS, Part, is_kept
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 # Tables that are looked up in: no layer's inputs are as wide as they are long.
 _TABLE = re.compile(
     r"(embed_tokens|token_embedding|position_embedding|shared|relative_attention_bias)$"
 )
+_MULTIPLE = FACTS["fp8"].multiple
 _OTHERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # the rest have one byte
 
 # diffusers' and transformers' names: of a whole component, or of one of its shards.
@@ -49,6 +50,8 @@ class Weights:
         largest_layer: most numbers in one layer.
         width: of what goes from block to block.
         widest: most inputs of a linear layer, the inner width of a block.
+        uneven: numbers in those of the linear layers that arithmetic in 8 bits does not take.
+        uneven_layers: how many these are.
     """
 
     numbers: int
@@ -59,6 +62,8 @@ class Weights:
     largest_layer: int
     width: int
     widest: int
+    uneven: int = 0
+    uneven_layers: int = 0
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor], part: Part | None) -> "Weights":
@@ -68,6 +73,7 @@ class Weights:
             part: which one of a pipeline they are; None for one that no mode makes smaller.
         """
         numbers = as_stored = fixed = matrices = filters = width = widest = 0
+        uneven = uneven_layers = 0
         layers: Counter[str] = Counter()
         for tensor in tensors:
             count = math.prod(tensor.shape)
@@ -82,10 +88,15 @@ class Weights:
             if sides == 2 and tensor.shape[1] > widest and not _TABLE.search(layer):
                 width, widest = tensor.shape
             if sides > 1 and part is not None and not is_kept(part, layer):
-                matrices += count if sides == 2 else 0
+                if sides == 2:
+                    matrices += count
+                    is_uneven = any(side % _MULTIPLE for side in tensor.shape)
+                    uneven += count * is_uneven
+                    uneven_layers += is_uneven
                 filters += count if sides > 2 else 0
         largest = max(layers.values(), default=0)
-        return cls(numbers, as_stored, fixed, matrices, filters, largest, width, widest)
+        sums = (numbers, as_stored, fixed, matrices, filters, largest, width, widest)
+        return cls(*sums, uneven, uneven_layers)
 
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:

@@ -12,7 +12,7 @@ from loguru import logger
 from core.checkpoints.checkpoint import Checkpoint
 from core.devices.device import Device
 from core.devices.memory_abilities import Abilities
-from core.devices.memory_needs import Need, gib, needs_of
+from core.devices.memory_needs import Need, gib, left_as_they_are, needs_of
 from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
@@ -198,7 +198,7 @@ def fit_memory(
     smaller = tuple(m for m in shown if room.needs[m].total < most and room.fits(m))
     return MemoryFit(
         mode,
-        _reason(room, memory, mode, kept, modes),
+        _reason(room, memory, mode, kept, modes) + left_as_they_are(checkpoint, mode),
         room.table(),
         same,
         other,

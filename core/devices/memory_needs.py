@@ -7,6 +7,7 @@ from core.checkpoints.checkpoint import Checkpoint, Component
 from core.devices.working_memory import Demand, working_bytes
 from core.memory_modes import FACTS, Mode
 from core.model_settings import Dtype
+from core.names import counted
 
 GIB = 1024**3
 # A CUDA context with the kernels of torch, cuBLAS and cuDNN in it, and cuBLAS's workspaces: 0.3 to
@@ -104,7 +105,23 @@ def _bytes(part: Component, mode: Mode, number: int) -> int:
     if facts.weight_bytes is None:
         return whole
     fewer = weights.matrices + (weights.filters if facts.convolutions else 0)
+    fewer -= weights.uneven if facts.multiple > 1 else 0
     return whole - int(fewer * (number - facts.weight_bytes))
+
+
+def left_as_they_are(checkpoint: Checkpoint, mode: Mode) -> str:
+    """A sentence on linear layers whose sizes a mode does not take; empty where there are none."""
+    facts = FACTS[mode]
+    parts = [c.weights for c in checkpoint.components if not c.is_quantised]
+    layers = sum(weights.uneven_layers for weights in parts)
+    if facts.multiple == 1 or not layers:
+        return ""
+    size = gib(2 * sum(weights.uneven for weights in parts))
+    stay = "stay" if layers > 1 else "stays"
+    return (
+        f" {counted(layers, 'linear layer')} ({size} GiB) {stay} in bfloat16: {mode} takes sizes "
+        f"that are multiples of {facts.multiple}."
+    )
 
 
 def needs_of(

@@ -10,7 +10,7 @@ from typing import Protocol
 from core.byte_sizes import shown_bytes
 from core.checkpoints.checkpoint import Checkpoint
 from core.checkpoints.hub_state import HubState, bytes_to_fetch, state_of
-from core.checkpoints.lora_fit import fit_of, widths_of
+from core.checkpoints.lora_fit import fit_of, widths_in
 from core.checkpoints.safetensors_header import NotSafetensors
 from core.devices.device import Device
 from core.devices.memory_fit import LackOfMemory
@@ -202,7 +202,7 @@ class ModelPlan:
         counts.update({x.path: len(self._to_do) for x in self._model.loras})
         if not counts:
             return ()
-        widths = _widths_in(place)
+        widths = widths_in(place) if place else None
         found = tuple(_planned_lora(path, count, widths) for path, count in counts.items())
         self._problems += [
             f"{lora.name} cannot be put on {self._model.identity.partition('#')[0]}: {lora.problem}"
@@ -310,16 +310,6 @@ class ModelPlan:
 def _stack(loras: Sequence[CheckedLora]) -> frozenset[str] | str | None:
     hashes = frozenset(lora.sha256 for lora in loras)
     return next(iter(hashes)) if len(hashes) == 1 else hashes or None
-
-
-def _widths_in(place: tuple[Path, ...] | None) -> frozenset[int] | None:
-    """Numbers of inputs of a model's layers; None where not all of it is here."""
-    if not place:
-        return None
-    found = [widths_of(part) for part in place]
-    if any(widths is None for widths in found):
-        return None
-    return frozenset().union(*(widths for widths in found if widths is not None))
 
 
 def _planned_lora(path: str, tasks: int, widths: frozenset[int] | None) -> PlannedLora:

@@ -82,8 +82,21 @@ class Lost:
     why: str
 
 
+@dataclass(frozen=True)
+class NotUsed:
+    """The run does without a machine, or some of its devices.
+
+    Attributes:
+        node: its name.
+        why: that name and the reason, in words, for the user.
+    """
+
+    node: str
+    why: str
+
+
 OfSlot = Said | HungUp | Died
-Report = OfSlot | Joined | Leaves | Lost
+Report = OfSlot | Joined | Leaves | Lost | NotUsed
 
 
 class WorkerBackend(Protocol):

@@ -15,7 +15,7 @@ from typing import TypeVar
 from loguru import logger
 
 from core.devices.device import Device, memory_in_use
-from core.engine.backend import Joined, Leaves, Lost, Report, WorkerBackend
+from core.engine.backend import Joined, Leaves, Lost, NotUsed, Report, WorkerBackend
 from core.engine.dispatcher import Dispatcher
 from core.engine.job import INTERRUPTED, Job
 from core.engine.job_run import JobRun
@@ -35,7 +35,7 @@ from core.engine.task_state import TaskState
 from core.engine.worker_reports import WorkerReports, concerns_no_decision
 from core.engine.worker_slot import WorkerSlot
 from core.errors import MultiGPUError
-from core.events import Listener, ignore
+from core.events import DevicesNotUsed, Listener, ignore
 from core.intake.admission import Admitted
 from core.lora_stack import CheckedLora
 from core.memory_modes import Mode
@@ -85,6 +85,7 @@ class Engine(TaskEngine):
         self._jobs = JobTable(self._scheduler)
         self._joined: list[Device] = []  # of machines that came since the start and are here
         self._lost_nodes: set[str] = set()
+        self._not_used: set[str] = set()  # machines of which it was said
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
@@ -279,6 +280,10 @@ class Engine(TaskEngine):
         match report:
             case Joined(devices):
                 self._join(devices)
+                self._used(devices[0].node)
+            case NotUsed(node, why):
+                self._not_used.add(node)
+                self._listener(DevicesNotUsed(node, why))
             case Leaves(node, why):
                 logger.warning(f"{node}: {why}; its workers finish what they have.")
                 self._supervisor.drain_all(s for s in self._slots if s.device.node == node)
@@ -290,6 +295,12 @@ class Engine(TaskEngine):
                 )
             case _:
                 self._reports.receive(report)
+
+    def _used(self, node: str) -> None:
+        """A machine has joined, of which it may have been said why it is not used."""
+        if node in self._not_used:
+            self._not_used.discard(node)
+            self._listener(DevicesNotUsed(node, None))
 
     def _seconds_to_next_timer(self) -> float:
         if self._commands:

@@ -22,14 +22,14 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "picture", "pictures", "source", "sources", "source_image", "source_images", "image",
             "images", "input", "inputs", "input_image", "input_images", "input_file_name",
             "input_file_names", "file", "file_name", "image_path", "source_path", "input_path",
-            "init_image", "original_image", "img",
+            "init_image", "original_image", "img", "图片", "原图",
         ),
         "instruction": (
             "instruction", "edit_instruction", "editing_instruction", "instruction_en", "edit",
-            "prompt", "edit_prompt", "positive_prompt", "text", "caption",
+            "指令", "编辑指令", "prompt", "edit_prompt", "positive_prompt", "text", "caption",
         ),
-        "mask": ("mask", "mask_image", "mask_path", "mask_file", "mask_file_name"),
-        REFERENCES: ("references", "reference", "reference_image", "reference_images", "with"),
+        "mask": ("mask", "mask_image", "mask_path", "mask_file", "mask_file_name", "蒙版", "遮罩"),
+        REFERENCES: ("references", "reference", "reference_image", "reference_images", "with", "参考图"),
         "working_area": ("working_area",),
         "condition_area": ("condition_area",),
     }
@@ -37,7 +37,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 USUAL = {"cfg": "true_cfg_scale", "prompt": "instruction"}  # what a picture's fields are of an edit
 USUAL_NAMES = [names[0] for names in NAMES.values()]  # that messages suggest
 _FIELDS = {spellings.plain(name): field for field, names in NAMES.items() for name in names}
-_TEXTS = NAMES["instruction"][5:]  # that say something else where another name gives it
+_TEXTS = NAMES["instruction"][7:]  # that say something else where another name gives it
 _PLAIN = set(EditTask.__dataclass_fields__) - {"loras"}  # those whose values have one form
 
 

@@ -1,7 +1,7 @@
 """What the settings of a picture are called, here and in other programs.
 
 Names are compared without regard to case and to what stands between words: `cfg_scale`, `cfgScale`
-and `CFG scale` are one name. docs/TWEETS.md shows these tables to users.
+and `CFG scale` are one name. The last names of some are Chinese. docs/TWEETS.md shows these tables to users.
 """
 
 import re
@@ -25,14 +25,15 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {  # field of GenerateTask (`size` is both of its sides): names for it, the usual one first
         "negative_prompt": (
             "negative_prompt", "negative", "neg_prompt", "n_prompt", "prompt_negative", "neg", "uc",
+            "负面提示词", "反向提示词", "负向提示词",
         ),
-        "width": ("width", "image_width", "img_width", "output_width", "w"),
-        "height": ("height", "image_height", "img_height", "output_height", "h"),
-        "size": ("size", "image_size", "img_size", "output_size", "resolution", "dimensions"),
+        "width": ("width", "image_width", "img_width", "output_width", "w", "宽", "宽度"),
+        "height": ("height", "image_height", "img_height", "output_height", "h", "高", "高度"),
+        "size": ("size", "image_size", "img_size", "output_size", "resolution", "dimensions", "尺寸", "分辨率"),
         "num_inference_steps": (
             "steps", "num_inference_steps", "inference_steps", "num_steps", "n_steps",
             "sampling_steps", "sample_steps", "sampler_steps", "denoising_steps",
-            "diffusion_steps", "ddim_steps", "step_count",
+            "diffusion_steps", "ddim_steps", "step_count", "步数", "采样步数",
         ),
         "cfg": (
             "cfg", "cfg_scale", "cfg_value", "true_cfg_scale", "true_cfg",
@@ -46,7 +47,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "seed": (
             "seed", "noise_seed", "rng_seed", "random_seed", "rand_seed", "image_seed",
-            "manual_seed", "generator_seed", "seed_value",
+            "manual_seed", "generator_seed", "seed_value", "种子", "随机种子",
         ),
         "lora_path": (
             "lora_path", "lora_model_path", "lora_file", "lora_file_path", "lora_filename",
@@ -63,7 +64,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )  # fmt: skip
 PROMPTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "prompt": ("prompt", "image_prompt", "input_prompt"),
+        "prompt": ("prompt", "image_prompt", "input_prompt", "提示词", "正面提示词"),
         "positive_prompt": ("positive_prompt", "positive"),
         "scene_hint": ("scene_hint",),
         "tweet_text": ("tweet_text",),

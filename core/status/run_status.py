@@ -113,6 +113,7 @@ class RunStatus:
         folder: where results lie; None for any place.
         waiting_for: what keeps tasks from going on, in a sentence, such as that all workers are
             drained; None mostly.
+        not_used: machines of a cluster, or GPUs of them, that the run does without, each with why.
     """
 
     state: State
@@ -132,6 +133,7 @@ class RunStatus:
     server: str | None = None
     folder: str | None = None
     waiting_for: str | None = None
+    not_used: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -190,6 +192,7 @@ class RunStatus:
             "server": self.server,
             "folder": self.folder,
             "waiting_for": self.waiting_for,
+            "not_used": list(self.not_used),
         }
 
     @classmethod
@@ -224,6 +227,7 @@ class RunStatus:
                 document["server"],
                 document["folder"],
                 document.get("waiting_for"),  # older files have none
+                tuple(map(str, document.get("not_used", ()))),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"a field is missing or of another type ({error!r})") from None

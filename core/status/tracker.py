@@ -16,6 +16,7 @@ from pathlib import Path
 
 from core.devices.device import Device, memory_in_use
 from core.events import (
+    DevicesNotUsed,
     Event,
     ModelFetching,
     TaskEnded,
@@ -82,6 +83,7 @@ class RunTracker:
         self._models: dict[str, str] = {}  # by kind
         self._downloads: dict[str, Download] = {}
         self._waits: dict[str, str] = {}  # by what they wait for: why
+        self._not_used: list[tuple[str, str]] = []  # machines, or devices of them, and why
         self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self._already_done = 0
         self._server: str | None = None
@@ -210,6 +212,11 @@ class RunTracker:
                     self._waits.pop(of, None)
                     if reason is not None:
                         self._waits[of] = reason
+                case DevicesNotUsed(node, None):
+                    self._not_used = [one for one in self._not_used if one[0] != node]
+                case DevicesNotUsed(node, str(why)):
+                    if (node, why) not in self._not_used:
+                        self._not_used.append((node, why))
                 case _:
                     return
             self._changed()
@@ -331,6 +338,7 @@ class RunTracker:
                 self._server,
                 self._folder,
                 " ".join(self._waits.values()) if self._waits and self._ended is None else None,
+                tuple(why for _, why in self._not_used),
             )
 
     def _mind_the_memory(self) -> None:

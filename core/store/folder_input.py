@@ -25,11 +25,22 @@ MAX_RECORD_BYTES = 100_000
 
 
 @dataclass(frozen=True)
+class NoFile:
+    """An input that is read from no file or folder, such as prompts of a command line.
+
+    Attributes:
+        words: what it is, for the user; it is the same input as long as they are the same.
+    """
+
+    words: str
+
+
+@dataclass(frozen=True)
 class InputRecord:
     """What a folder remembers of its input.
 
     Attributes:
-        path: without links.
+        path: without links; the words of a `NoFile`, whose other fields are empty.
         relative: the same, seen from the output folder: both may be moved together.
         sha256: of the content, as the newest run found it.
         since: when this was written, for people.
@@ -46,21 +57,24 @@ class FolderInput:
 
     Args:
         folder: the output folder; it need not exist.
-        source: the file or folder that is read. A pipe is not remembered, for it has no name
-            that means anything later, and is no folder's input that has one.
+        source: the file or folder that is read, or what is read in place of one. A pipe is not
+            remembered, for it has no name that means anything later, and is no folder's input
+            that has one.
         take_over: replace whatever the folder belongs to.
         keeps: write down whose the folder is; otherwise `claim` does nothing.
     """
 
     def __init__(
-        self, folder: Path, source: Path, take_over: bool = False, keeps: bool = True
+        self, folder: Path, source: Path | NoFile, take_over: bool = False, keeps: bool = True
     ) -> None:
         self._folder = folder
-        self._source = Path(os.path.realpath(source))
+        self._words = source.words if isinstance(source, NoFile) else None
+        given = Path(source.words) if isinstance(source, NoFile) else source
+        self._source = Path(os.path.realpath(given))
         self._take_over = take_over
         self._keeps = keeps
-        self._lasting = self._source.is_file() or self._source.is_dir()
-        self._shown = self._source if self._lasting else source
+        self._lasting = self._words is not None or self._source.is_file() or self._source.is_dir()
+        self._shown = self._source if self._lasting and self._words is None else given
         self._sha256: str | None = None
         self._claiming = threading.Lock()  # batches may be planned side by side
 
@@ -107,14 +121,13 @@ class FolderInput:
         known = self._read()
         content = self._content()
         if known is not None:
-            if known.sha256 == content and known.path == as_text(self._source):
+            if known.sha256 == content and known.path == self._path():
                 return
             original = Path(on_disk(known.path))
             if not self._take_over and not self._is_at(known) and original.exists():
                 return
-        record = InputRecord(
-            as_text(self._source), self._relative(), content, time.strftime("%Y-%m-%d %H:%M:%S")
-        )
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        record = InputRecord(self._path(), self._relative(), content, since)
         write_atomically(self._folder / FILE_NAME, json.dumps(asdict(record), indent=1) + "\n")
 
     def _read(self) -> InputRecord | None:
@@ -131,10 +144,15 @@ class FolderInput:
         return InputRecord(*values)
 
     def _is_same(self, known: InputRecord) -> bool:
+        if self._words is not None or not known.sha256:  # one of them is no file
+            return self._words == known.path
         return self._is_at(known) or known.sha256 == self._content()
 
+    def _path(self) -> str:
+        return as_text(self._source) if self._words is None else self._words
+
     def _is_at(self, known: InputRecord) -> bool:
-        if as_text(self._source) == known.path or self._relative() == known.relative:
+        if self._path() == known.path or self._relative() == known.relative:
             return True
         try:
             return os.path.samefile(self._source, on_disk(known.path))
@@ -142,15 +160,18 @@ class FolderInput:
             return False
 
     def _relative(self) -> str:
+        if self._words is not None:
+            return ""
         return as_text(os.path.relpath(self._source, os.path.realpath(self._folder)))
 
     def _content(self) -> str:
         if self._sha256 is None:
-            self._sha256 = content_of(self._source)
+            self._sha256 = "" if self._words is not None else content_of(self._source)
         return self._sha256
 
     def _refusal(self, what: str, record: str | None = None) -> InputError:
         name = as_text(f"{self._shown.parent.name}_{self._shown.stem}")
+        name = name if self._words is None else as_text(self._folder.name)
         name = bounded(cleaned(name, "-. ").strip().lstrip("._-"))  # as --name takes it
         if name == as_text(self._folder.name):
             name += "_2"

@@ -1,5 +1,6 @@
 """Nodes that are machines of their own: with another address, other files, other software."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -100,6 +101,10 @@ def test_a_node_with_other_software_is_not_used_and_one_line_says_what_to_do(
     assert "other" not in at_work.workers_by_node()
     lines = [line for line in at_work.run.errors.splitlines() if "has other software" in line]
     assert len(lines) == 1 and "not used: other: " in lines[0]
+    [again] = [line for line in at_work.run.output.splitlines() if "has other software" in line]
+    assert again.startswith("not used: other: it has other software"), "the summary says it, too"
+    status = json.loads((project.pictures / "status.json").read_text("utf-8"))
+    assert [f"not used: {why}" for why in status["not_used"]] == [again]
 
 
 def test_the_same_software_is_no_other_and_devices_do_not_count() -> None:

@@ -92,3 +92,24 @@ def test_a_setting_that_is_none_is_named(key: str, value: Any) -> None:
 def test_python_names_an_engine_that_there_is_not() -> None:
     with pytest.raises(Exception, match="expected one of local, ray, found 'spark'"):
         MultiGPUImageGenerator(config=simulated(), engine="spark")  # type: ignore[arg-type]
+
+
+def test_a_folder_too_long_for_rays_sockets_is_told_before_anything_is_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any) -> None:
+        raise AssertionError("a bridge was started")
+
+    monkeypatch.setattr("cluster.connect.BridgeProcess", start)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    said = refused(tmp_path, capfd, "--engine", "ray")
+    assert len(said.splitlines()) == 1
+    assert f"TMPDIR: {long} has {len(str(long))} bytes" in said and "at most 39" in said
+    assert "export RAY_TMPDIR=/tmp" in said
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    with pytest.raises(AssertionError, match="a bridge was started"):
+        main([str(tmp_path / "t.json"), "--output-dir", str(tmp_path / "out"), "--engine", "ray"])

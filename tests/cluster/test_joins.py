@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from apps.run_summary import end_lines
 from core.devices.device import Device
-from core.engine.backend import Joined, Leaves, Lost
+from core.engine.backend import Joined, Leaves, Lost, NotUsed
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.status.run_status import RunStatus
 from core.tasks import Result
 from tests.cluster.relayed import PlayedBridge
 from tests.conftest import PATIENCE, simulated, wait_until
@@ -218,3 +220,20 @@ def test_an_engine_that_is_started_anew_is_told_how_the_nodes_have_changed() -> 
         assert (lost.node, joined.devices[0].node) == ("c", "a")
     finally:
         bridge.backend.close()
+
+
+def test_what_is_not_used_stands_in_the_status_and_at_the_end_until_it_joins(world: World) -> None:
+    why = {"a": "a: it has other software", "b": "b: 2 of its 4 GPUs are in use by other Ray jobs"}
+    for node, reason in why.items():
+        world.report(NotUsed(node, reason))
+    batch = world.submit(1)
+    here = world.backend.worker("cpu0").serve()
+    wait_until(lambda: world.generator.status().not_used == tuple(why.values()), "both reasons")
+    world.report(Joined(NODE))
+    wait_until(lambda: world.generator.status().not_used == (why["a"],), "one has joined")
+    here.finish(here.hear_lease())
+    batch.result(PATIENCE)
+    status = world.generator.status()
+    assert status.as_json()["not_used"] == [why["a"]]
+    assert RunStatus.from_json(status.as_json()).not_used == (why["a"],)
+    assert f"not used: {why['a']}" in end_lines(status)

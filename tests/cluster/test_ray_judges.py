@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from core.store.outputs import ANSWERS_PREFIX
+from tests.both_engines import IN_FULL
 from tests.cluster.ray_cluster import RayCluster, hides, may_be_apart
 from tests.conftest import Project, wait_until
 from tests.edit_world import Bench, pair
@@ -49,6 +50,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, Any]]:
     shutil.rmtree(cache)
 
 
+@IN_FULL
 @pytest.mark.skipif(not may_be_apart(), reason="needs a mount namespace (root)")
 def test_a_run_that_was_killed_asks_no_served_judge_twice_though_nodes_share_no_folder(
     project: Project, judge: tuple[Served, str], cluster: dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.both_engines import IN_FULL
 from tests.cluster.conftest import ClusterRun
 from tests.cluster.ray_cluster import RayCluster, hides, may_be_apart
 from tests.conftest import Project, wait_until, write_safetensors
@@ -74,6 +75,7 @@ def test_a_killed_bridge_is_replaced_and_the_run_goes_on(
     assert at_work.run.errors.count("Connected to the cluster again") == 2
 
 
+@IN_FULL
 def test_a_bridge_that_is_stopped_is_ended_and_replaced(
     ray_cluster: RayCluster, project: Project
 ) -> None:

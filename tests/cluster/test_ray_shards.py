@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from apps.gallery.records import command as records
+from tests.both_engines import IN_FULL
 from tests.cluster.ray_cluster import GPUS, RayCluster
 from tests.conftest import PROJECT, Project, simulated
 
@@ -26,6 +27,7 @@ def settings_on(cluster: RayCluster, **more: Any) -> dict[str, Any]:
     return simulated(engine="ray", ray={"address": cluster.address}, gallery=False, **more)
 
 
+@IN_FULL
 def test_two_commands_stream_a_file_of_thousands_through_one_cluster(
     ray_cluster: RayCluster, project: Project
 ) -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cluster.ray_environment import ONE_MACHINE
+from tests.both_engines import IN_FULL
 from tests.cluster.ray_cluster import LOOPBACK
 from tests.conftest import PATIENCE, Project, simulated
 
@@ -45,6 +46,7 @@ def end_all_of(folder: str) -> None:
                 process.kill()
 
 
+@IN_FULL
 def test_a_cluster_that_demands_a_token_is_used_with_it_and_says_so_without(
     head: str, project: Project
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_cluster_that_demands_a_token_is_used_with_it_and_says_so_without(
     assert run.finish() == 0, run.errors
 
 
+@IN_FULL
 def test_a_cluster_that_is_started_for_a_run_leaves_no_token_in_the_users_home(
     folder: str, project: Project
 ) -> None:

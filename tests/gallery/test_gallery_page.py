@@ -198,6 +198,9 @@ def test_the_page_is_accessible_and_fits_in_every_view(
         problems = axe.run(page, options=options)
         assert problems.violations_count == 0, problems.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        for choice in page.locator(".choice select").all():
+            box = choice.bounding_box()
+            assert box is None or box["x"] + box["width"] <= size[0], "nothing is cut at the edge"
     page.evaluate("location.hash = 'pictures'")
     page.locator(".tile").nth(2).click()
     problems = axe.run(page, options=options)

@@ -50,6 +50,16 @@ def test_lists_say_what_failed_and_how_long_things_took(
     assert files(drawn) == before  # nothing is touched
 
 
+def test_a_picture_that_was_deleted_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_tweets(tmp_path, "three", [{"prompt": f"p{n}", "width": 32} for n in range(3)])
+    capsys.readouterr()
+    next(folder.glob("*.png")).unlink()
+    summary = said(capsys, 0, folder)
+    assert "3 records: 3 done (1 of them without a file any more)" in summary
+
+
 def test_an_export_has_all_records_and_every_digit(
     drawn: Path, edited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

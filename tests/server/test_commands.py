@@ -406,7 +406,7 @@ def test_edits_within_masks_are_done_by_the_daemon(
     config.write_text(json.dumps(values), "utf-8")
     line = ["house.png", "--instruction", "make it night", "--mask", "mask.png"]
     assert edit_images([*line, "--server", shared.url, "--config", str(config)]) == 0
-    made = tmp_path / "outputs" / "edits" / "house_make_it_night.png"
+    made = tmp_path / "outputs" / "edited" / "house_make_it_night.png"
     assert read_provenance(made)["task"]["mask"].endswith("mask.png")
 
 

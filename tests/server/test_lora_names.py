@@ -5,9 +5,13 @@ import struct
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from apps.server.errors import ApiError
+from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras, view
+from core import MultiGPUImageGenerator
+from tests.conftest import PROJECT
 
 
 def write(file: Path, tensors: dict[str, list[int]] | None = None, **said: str) -> Path:
@@ -65,3 +69,41 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_is_not_there_has_no_loras(tmp_path: Path) -> None:
     assert Loras(tmp_path / "none").names() == []
+
+
+def test_loras_of_another_model_are_not_offered_and_one_line_names_them(tmp_path: Path) -> None:
+    model = tmp_path / "Painter"
+    layer = {"blocks.0.to_q.weight": [96, 96], "blocks.0.ff.weight": [96, 384]}
+    write(model / "transformer" / "diffusion_pytorch_model.safetensors", layer)
+    (model / "model_index.json").write_text('{"_class_name": "ZImagePipeline"}')
+    own = {"blocks.0.to_q.lora_A.weight": [4, 96], "blocks.0.to_q.lora_B.weight": [96, 4]}
+    folder = tmp_path / "loras"
+    write(folder / "own.safetensors", own)
+    for demo in (PROJECT / "demo_model" / "loras").glob("*.safetensors"):
+        (folder / demo.name).write_bytes(demo.read_bytes())
+    foreign = sorted(file.stem for file in folder.glob("*.safetensors") if file.stem != "own")
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    try:
+        generator = MultiGPUImageGenerator(1, config={"model": str(model)}, dry_run=True)
+        loras = Loras(folder, LoraModels(generator))
+        assert loras.names() == ["own"]
+        assert [*loras.entries()] == sorted([*foreign, "own"]), "the others are listed, with why"
+    finally:
+        logger.remove(sink)
+    assert [line.strip() for line in said if "Not offered" in line] == [
+        f"Not offered, as made for another model than Painter: {len(foreign)} LoRAs of {folder} "
+        f"({', '.join(foreign)})."
+    ]
+    with pytest.raises(ApiError, match=r"does not fit Painter: .* it was made for another model"):
+        loras.resolve(foreign[0], "lora")
+    assert loras.resolve("own", "lora") == str(folder / "own.safetensors")
+
+
+def test_the_demo_models_own_loras_are_all_offered(tmp_path: Path) -> None:
+    generator = MultiGPUImageGenerator(
+        1, config={"model": str(PROJECT / "demo_model" / "checkpoint")}, dry_run=True
+    )
+    folder = PROJECT / "demo_model" / "loras"
+    names = sorted(file.stem for file in folder.glob("*.safetensors"))
+    assert Loras(folder, LoraModels(generator)).names() == names

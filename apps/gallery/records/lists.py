@@ -44,7 +44,7 @@ def print_summary(items: Sequence[Item]) -> None:
     gone = sum(item.is_missing for item in items)
     parts = [f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state]]
     if gone:
-        parts.append(f"{gone} done, whose files are gone")
+        parts[0] += f" ({gone} of them without a file any more)"
     print(f"{counted(len(items), 'record')}: {', '.join(parts)}")
     reasons = Counter(one_line(item.error or "") for item in items if item.state == "failed")
     for reason, count in reasons.most_common(10):
