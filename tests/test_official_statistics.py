@@ -405,6 +405,8 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
                 "score": round(sum(three) / 3, 4),
             }
         assert table[wording]["scored"] == 9 * 5 - 2, "two questions had no answer"
+    same = replace(other("c"), records=records)  # which gives what the run's own judge gives
+    assert official_table(pairs, records, [other("a"), same]) == table
     alone = official_table(pairs, records)
     both = official_table(pairs, records, [other("a"), other("b")])
     assert alone is not None and both is not None

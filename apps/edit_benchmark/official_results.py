@@ -26,7 +26,7 @@ def official_table(
     judged = judged_by(statistic, pairs, records, others)
     table: dict[str, Any] = {"script": statistic.script}
     if statistic.joins_judges:
-        givers = _givers(statistic, pairs, others)
+        givers = _givers(statistic, pairs, records, others)
         table |= {"from_other_judges": givers} if givers else {}
     if any(one.scores for one in judged) or not any(r.scores for r in records):
         return {**table, **statistic.table(judged)}
@@ -52,7 +52,7 @@ def judged_by(
     What several of the other judges give is nobody's, as it is not known whose is meant.
     """
     scores = [_scores(statistic, pair, record) for pair, record in zip(pairs, records, strict=True)]
-    givers = _givers(statistic, pairs, others) if statistic.joins_judges else {}
+    givers = _givers(statistic, pairs, records, others) if statistic.joins_judges else {}
     for other in others:
         wanted = {name for name, judges in givers.items() if judges == [other.judged_by.judge]}
         for i, (pair, record) in enumerate(zip(pairs, other.records, strict=True)):
@@ -70,16 +70,23 @@ def judged_by(
 
 
 def _givers(
-    statistic: Statistic, pairs: Sequence[Pair], others: Sequence[OtherJudge]
+    statistic: Statistic,
+    pairs: Sequence[Pair],
+    records: Sequence[Record],
+    others: Sequence[OtherJudge],
 ) -> dict[str, list[str]]:
-    """Which of the other judges give what the statistic needs, by its names."""
+    """Which of the other judges give what the run's own does not, by the statistic's names."""
+    own = _given(statistic, pairs, records)
     givers: dict[str, list[str]] = {}
     for other in others:
-        both = zip(pairs, other.records, strict=True)
-        names = {name for pair, record in both for name in _scores(statistic, pair, record) or ()}
-        for name in sorted(names):
+        for name in sorted(_given(statistic, pairs, other.records) - own):
             givers.setdefault(name, []).append(other.judged_by.judge)
     return givers
+
+
+def _given(statistic: Statistic, pairs: Sequence[Pair], records: Sequence[Record]) -> set[str]:
+    both = zip(pairs, records, strict=True)
+    return {name for pair, record in both for name in _scores(statistic, pair, record) or ()}
 
 
 def _scores(statistic: Statistic, pair: Pair, record: Record) -> Mapping[str, float] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.embedded import Embedded
+from apps.edit_benchmark.encoded_pictures import DATA_URL
 from apps.edit_benchmark.look import arrow_files, first_row, json_files, split_of, table_columns
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
@@ -21,7 +22,7 @@ from core.judges.metrics import AFTER, BEFORE
 _COLUMNS = {"edit_type", "image_file", "edited_file"}
 _INSTRUCTIONS = {"edit", "edit_instruction"}
 IMAGE = "image_file"  # the field with the source's name, which edits are called by
-_READ = ("edit", "edit_instruction", "edit_type", "edited_file", "visual_input")
+_READ = ("edit", "edit_instruction", "edit_type", "image_file", "edited_file", "visual_input")
 _DEPTH = 2  # the split holds its types
 
 
@@ -69,8 +70,16 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         language=draft.language,
         target_images=row.pictures("edited_file", ()),
         reference_images=visual,
-        metadata={**row.others(*_READ), **_captions(row)},
+        metadata={**row.others(*_READ), **_captions(row), **_name_of_source(row)},
     )
+
+
+def _name_of_source(row: Row) -> dict[str, str]:
+    """The name of the source's file; nothing where the picture itself stands in the row."""
+    name = row.values.get(IMAGE)
+    if not isinstance(name, str) or name.startswith(DATA_URL):
+        return {}
+    return {IMAGE: name}
 
 
 def _captions(row: Row) -> dict[str, str]:
