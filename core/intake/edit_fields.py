@@ -29,7 +29,9 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "指令", "编辑指令", "prompt", "edit_prompt", "positive_prompt", "text", "caption",
         ),
         "mask": ("mask", "mask_image", "mask_path", "mask_file", "mask_file_name", "蒙版", "遮罩"),
-        REFERENCES: ("references", "reference", "reference_image", "reference_images", "with", "参考图"),
+        REFERENCES: (
+            "references", "reference", "reference_image", "reference_images", "with", "参考图",
+        ),
         "working_area": ("working_area",),
         "condition_area": ("condition_area",),
     }

@@ -1,7 +1,8 @@
 """What the settings of a picture are called, here and in other programs.
 
 Names are compared without regard to case and to what stands between words: `cfg_scale`, `cfgScale`
-and `CFG scale` are one name. The last names of some are Chinese. docs/TWEETS.md shows these tables to users.
+and `CFG scale` are one name. The last names of some are Chinese. docs/TWEETS.md shows these tables
+to users.
 """
 
 import re
@@ -29,7 +30,10 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "width": ("width", "image_width", "img_width", "output_width", "w", "宽", "宽度"),
         "height": ("height", "image_height", "img_height", "output_height", "h", "高", "高度"),
-        "size": ("size", "image_size", "img_size", "output_size", "resolution", "dimensions", "尺寸", "分辨率"),
+        "size": (
+            "size", "image_size", "img_size", "output_size", "resolution", "dimensions", "尺寸",
+            "分辨率",
+        ),
         "num_inference_steps": (
             "steps", "num_inference_steps", "inference_steps", "num_steps", "n_steps",
             "sampling_steps", "sample_steps", "sampler_steps", "denoising_steps",
