@@ -166,11 +166,19 @@ def test_recipes_are_where_the_commands_say() -> None:
     load_benchmark_settings(PROJECT / words[words.index("--config") + 1])
 
 
-@pytest.mark.parametrize("page", ["EDIT_BENCHMARK.md", "BENCHMARKS.md"])
-def test_metrics_are_a_judge(page: str) -> None:
-    given = yaml.safe_load(Guide(page).all_shown("yaml")[0])
+JUDGES = [
+    *Guide("EDIT_BENCHMARK.md").all_shown("yaml"),
+    *Guide("BENCHMARKS.md").all_shown("yaml")[:-1],
+]
+
+
+@pytest.mark.parametrize("text", JUDGES)
+def test_what_is_shown_of_judges_is_a_judge(text: str) -> None:
+    given = yaml.safe_load(text)
     judge = load_benchmark_settings(given).judge
-    assert (judge.type, judge.model) == (given["judge"]["type"], given["judge"]["model"])
+    shown = {name: str(getattr(judge, name)) for name in given["judge"]}
+    assert shown["type"] == given["judge"]["type"]
+    assert all(shown[name].endswith(value) for name, value in given["judge"].items())
 
 
 def test_a_table_with_columns_of_its_own_is_a_benchmark(
@@ -181,7 +189,7 @@ def test_a_table_with_columns_of_its_own_is_a_benchmark(
     Image.new("RGB", (32, 32)).save(tmp_path / "my_set" / "one.png")
     row = {"edit": "make it night", "image_file": "one.png", "edit_type": "sky", "key": "a"}
     (tmp_path / "my_set" / "edits.json").write_text(json.dumps([row]), "utf-8")
-    _, table = Guide("BENCHMARKS.md").all_shown("yaml")
+    table = Guide("BENCHMARKS.md").all_shown("yaml")[-1]
     given = yaml.safe_load(table)
     config = {**given, "editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
     (tmp_path / "bench.yaml").write_text(yaml.safe_dump(config), "utf-8")
