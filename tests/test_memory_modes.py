@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -27,7 +28,7 @@ from core.processes.forking import Forking
 from core.processes.spawning import Spawning
 from core.store.provenance import encode_picture, read_provenance
 from tests import tiny_pipelines
-from tests.conftest import PROJECT
+from tests.conftest import PATIENCE, PROJECT
 from tests.inline_command import InlineCommand
 from tests.memory_modes import (
     CPU,
@@ -417,6 +418,8 @@ def test_a_worker_that_comes_to_need_a_package_is_not_forked_without_it(
     """As when its memory ended while it loaded in a mode that needed none."""
     started = object()
     monkeypatch.setattr(Spawning, "start", lambda *args: started)
-    forking = Forking("simulated", 60.0, lambda: None, {})
+    ready = threading.Event()
+    forking = Forking("simulated", PATIENCE, ready.set, {})
     spec = replace(spec_in("full", tmp_path), memory="int8")
     assert forking.start(lambda *args: None, (spec, None, None), "gpu0", {}) is started
+    assert ready.wait(PATIENCE), "this process's environment is another while a server starts"
