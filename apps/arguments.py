@@ -24,7 +24,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
 
 
-class _Parser(argparse.ArgumentParser):
+class _ArgumentParser(argparse.ArgumentParser):
     """Says what is wrong in one line, which a page of usage would push out of sight."""
 
     def error(self, message: str) -> NoReturn:
@@ -40,7 +40,7 @@ def command_parser(program: str, description: str, examples: str = "") -> argpar
 
     Options are never abbreviated: a shortened one would change its meaning with the next option.
     """
-    return _Parser(
+    return _ArgumentParser(
         prog=program,
         description=description,
         epilog=examples,

@@ -12,7 +12,7 @@ from tests.conftest import BENCHMARK, COMMAND, PROJECT, Project
 SCRIPTS = [*PROJECT.glob("*.py"), *PROJECT.glob("[a-z]*/**/*.py")]
 
 
-MAKERS = ("ArgumentParser", "add_parser")
+MAKERS = ("ArgumentParser", "_ArgumentParser", "add_parser")
 
 
 def parsers(file: Path) -> Iterator[ast.Call]:

@@ -1,6 +1,7 @@
 """The command on a real Ray cluster of several nodes: whatever goes, each input has one record."""
 
 import random
+import re
 import shutil
 import tempfile
 from functools import partial
@@ -41,10 +42,12 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
         "ray": {"fence_timeout": 3},
         "scheduling": {"speculative_copies": False},
     }
-    at_work = ClusterRun(project, ray_cluster, 60, 0.1, **rules).start()
+    at_work = ClusterRun(project, ray_cluster, 120, 0.1, **rules).start()
     node = ray_cluster.nodes[0]
-    wait_until(lambda: at_work.reaches(8), "the first pictures")
-    workers = wait_until(lambda: ray_cluster.workers(node), "its workers")
+    # From then on each node has tasks in hand, whichever it is that is cut off.
+    drawing = re.compile(r"s on (\S+)/cpu")
+    wait_until(lambda: len({*drawing.findall(at_work.run.errors)}) == 2, "pictures of both nodes")
+    workers = ray_cluster.workers(node)
     agent = ray_cluster.agent(node)
     stopped = ray_cluster.stop(node)
     try:
