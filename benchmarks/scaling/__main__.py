@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,7 +116,8 @@ def driver(
     for number, one_takes in ((g, s) for g in gpus for s in seconds):
         speeds = Speeds(megapixel=one_takes / MEAN_WORK)
         case = Case(number, Workload(max(1000, each * number)), speeds)
-        one = in_a_process(drive, case, base)
+        # As asked for: the mean of a mixture is a little more or less.
+        one = replace(in_a_process(drive, case, base), seconds=one_takes)
         found.append(one)
         print(
             f"| {number:,} | {one_takes:g} | {one.tasks:,} | {one.over_bound:.3f} | "
