@@ -23,6 +23,7 @@ class PlayedWorkers:
         may: told of the worker and the lease before a task ends; it may wait.
         loads: says whether a worker can load its model.
         leaves: says whether a worker heeds the poison pill.
+        took: the seconds that a worker reports for a task; by default those that it took.
     """
 
     def __init__(
@@ -30,10 +31,11 @@ class PlayedWorkers:
         may: Callable[[StubWorker, Lease], object] = lambda worker, lease: None,
         loads: Callable[[StubWorker], bool] = lambda worker: True,
         leaves: Callable[[StubWorker], bool] = lambda worker: True,
+        took: Callable[[Lease], float] | None = None,
     ) -> None:
         self.backend = _StartingBackend(self._play)
         self.given: list[tuple[str, str]] = []  # slot and role of each lease, in order
-        self._may, self._loads, self._leaves = may, loads, leaves
+        self._may, self._loads, self._leaves, self._took = may, loads, leaves, took
 
     def _play(self, worker: StubWorker) -> None:
         threading.Thread(target=self._serve, args=(worker,), daemon=True).start()
@@ -55,7 +57,7 @@ class PlayedWorkers:
                 case Lease():
                     self.given.append((worker.slot, worker.spec.role))
                     self._may(worker, message)
-                    do_task(worker, message)
+                    do_task(worker, message, self._took and self._took(message))
                 case Stop() if self._leaves(worker):
                     worker.die(0)
 
@@ -76,11 +78,15 @@ class _StartingBackend(StubBackend):
         return [(w.slot, w.spec.role) for workers in self.started.values() for w in workers]
 
 
-def do_task(worker: StubWorker, lease: Lease) -> None:
-    """What a simulated device makes of it."""
+def do_task(worker: StubWorker, lease: Lease, took: float | None = None) -> None:
+    """What a simulated device makes of it.
+
+    Args:
+        took: the seconds that are reported; None: those that it took.
+    """
     started = time.monotonic()
     [product] = SimulatedGpu(worker.spec, lambda level, text: None).run([lease])
-    worker.draw(lease, max(time.monotonic() - started, 0.001))
+    worker.draw(lease, took or max(time.monotonic() - started, 0.001))
     data = product.encode(lease)
     Path(lease.partial_path).write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()

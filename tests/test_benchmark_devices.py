@@ -16,6 +16,7 @@ from core import engine_choice
 from core.devices.device import Device, choose_devices
 from core.devices.gpu import Gpu
 from core.engine.backend import WorkerBackend
+from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
 from tests.edit_world import made_pair, settings
 from tests.inline_backend import InlineBackend
@@ -155,7 +156,8 @@ def test_devices_change_sides_as_the_measured_rates_ask(
     pairs = [made_pair(tmp_path / f"{i}.png", i) for i in range(30)]
     judged = {"model": "simulated", "batch_size": 1}
     values = load_benchmark_settings(settings(**changes, simulated=times, judge=judged))
-    workers = PlayedWorkers()
+    # As on devices of their own: here they share cores with whatever else is at work.
+    workers = PlayedWorkers(took=lambda lease: score if isinstance(lease.task, ScoreTask) else 0.25)
     with EditBenchmark(values, tmp_path / "out", backend=workers.backend) as run:
         run.prepare(PairSet("made", pairs))
         results = run.run()
