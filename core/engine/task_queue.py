@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from core.engine.pending import Pending, Worker
 
+ANYWHERE: frozenset[str] = frozenset()  # what a task avoids that any worker may run
+
 
 class JobHeap:
     """The tasks of one job, best first, and their work.
@@ -97,7 +99,7 @@ class TaskQueue:
         taken_at: how many tasks its owner had been given when one of this LoRA was the last.
     """
 
-    __slots__ = ("_heaps", "best", "loads", "taken_at", "work")
+    __slots__ = ("_fresh_avoids", "_heaps", "best", "loads", "taken_at", "work")
 
     best: Pending
 
@@ -106,6 +108,7 @@ class TaskQueue:
         self.work = 0.0
         self.taken_at = taken_at
         self._heaps: dict[frozenset[str], _JobHeaps] = {}
+        self._fresh_avoids = False  # whether a task that avoids a worker was ever a fresh one
 
     def __bool__(self) -> bool:
         return bool(self._heaps)
@@ -124,6 +127,7 @@ class TaskQueue:
             heaps = self._heaps[task.avoid] = _JobHeaps()
         heaps.push(task)
         self.work += task.work
+        self._fresh_avoids |= bool(task.avoid) and not task.retry
 
     def drop(self, job: int) -> list[JobHeap]:
         """Remove and return the tasks of a job."""
@@ -144,6 +148,12 @@ class TaskQueue:
             fits: whether it may be this one; None for any.
             within: how many to look at; None for all.
         """
+        fresh = self._fresh
+        if fresh is not None and fits is None:
+            task = fresh.pop()
+            self.work -= task.work
+            self._tidy()
+            return task
         allowed = [
             heaps
             for avoid, heaps in self._heaps.items()
@@ -167,8 +177,22 @@ class TaskQueue:
             self._tidy()
         return found
 
+    @property
+    def _fresh(self) -> _JobHeaps | None:
+        """Tasks that any worker may run and of which the best is the best of all; None if unknown.
+
+        Those that avoid a worker have been tried, and wait for the fresh ones: in a long run there
+        are hundreds, each with a worker of its own to avoid, which need not be looked at.
+        """
+        free = self._heaps.get(ANYWHERE)
+        known = free is not None and free.jobs and not free.head.retry and not self._fresh_avoids
+        return free if known else None
+
     def _tidy(self) -> None:
         """Let go of empty heaps, and find the best task anew."""
+        if (fresh := self._fresh) is not None:
+            self.best = fresh.head
+            return
         if not all(heaps.jobs for heaps in self._heaps.values()):
             self._heaps = {avoid: heaps for avoid, heaps in self._heaps.items() if heaps.jobs}
         if self._heaps:
