@@ -15,15 +15,9 @@ def known_widths(model: ModelChoice) -> frozenset[int] | None:
     """
     if model.path_or_id == SIMULATED or not model.has_files:
         return None
-    places = []
     name = model.base_model or model.path_or_id
-    if model.base_model is not None:
-        places.append(Path(model.path_or_id))
-    if is_hub_model(name):
-        state = state_of(name, model.revision, model.variant, PIPELINE_INDEX, ask=False)
-        if state.folder is None:
-            return None
-        places.append(state.folder)
-    else:
-        places.append(Path(name))
-    return widths_in(places)
+    own = () if model.base_model is None else (Path(model.path_or_id),)
+    if not is_hub_model(name):
+        return widths_in((*own, Path(name)))
+    folder = state_of(name, model.revision, model.variant, PIPELINE_INDEX, ask=False).folder
+    return None if folder is None else widths_in((*own, folder))

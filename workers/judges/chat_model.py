@@ -17,7 +17,7 @@ from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.judges.asking import heard
 from workers.judges.base import JudgeFamily
-from workers.judges.passes import Passes, for_pass
+from workers.judges.passes import Passes, for_pass, why_unscored
 from workers.judges.pictures import Pictures, pictures_of
 from workers.models.base import Log, Product, Verdict
 from workers.processors import load_processor
@@ -155,7 +155,5 @@ class ChatModel(JudgeFamily):
             for answer in answers
         ]
         if found.scores is None:
-            problems = [f"{a['name']}: {a['problem']}" for a in calls if a.get("problem")]
-            said = "; ".join(dict.fromkeys(problems))
-            self.log("WARNING", f"{lease.task.task_id}: no score: {said}")
+            self.log("WARNING", why_unscored(lease, calls))
         return self.verdict(found.scores, calls, found.record(len(passes)))

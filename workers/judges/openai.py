@@ -24,7 +24,7 @@ from core.worker_spec import WorkerSpec
 from workers.judges.asking import Ask, Asked, Words, ask_of, heard
 from workers.judges.endpoint import CONNECTING, Endpoint, Reply
 from workers.judges.kept_answers import KeptAnswers
-from workers.judges.passes import Passes, for_pass
+from workers.judges.passes import Passes, for_pass, why_unscored
 from workers.judges.pictures import Pictures, pictures_of
 from workers.models.base import Log, ModelFamily, Product, Verdict
 
@@ -136,9 +136,7 @@ class OpenAIJudge(ModelFamily):
             calls += [{**a, "pass": place} if number > 1 else a for a in answers]
         found = Passes.of(each)
         if found.scores is None:
-            problems = [f"{a['name']}: {a['problem']}" for a in calls if a.get("problem")]
-            said = "; ".join(dict.fromkeys(problems))
-            self._log("WARNING", f"{lease.task.task_id}: no score: {said}")
+            self._log("WARNING", why_unscored(lease, calls))
         cost = self._api.cost(usage.tokens_in, usage.tokens_out)
         used = {
             "scores": found.scores,

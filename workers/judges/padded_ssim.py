@@ -12,6 +12,8 @@ from scipy.ndimage import correlate1d  # type: ignore[import-untyped]
 
 SIDE, DEVIATION = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
+WINDOW = np.exp(-((np.arange(SIDE) - SIDE // 2) ** 2) / (2 * DEVIATION**2))
+WINDOW /= WINDOW.sum()
 
 Values = NDArray[np.float64]
 
@@ -44,8 +46,6 @@ def padded_ssim(
 
 
 def _blurred(values: Values) -> Values:
-    window = np.exp(-((np.arange(SIDE) - SIDE // 2) ** 2) / (2 * DEVIATION**2))
-    window /= window.sum()
     for axis in (0, 1):
-        values = correlate1d(values, window, axis=axis, mode="constant")
+        values = correlate1d(values, WINDOW, axis=axis, mode="constant")
     return values

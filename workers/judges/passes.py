@@ -1,6 +1,6 @@
 """Several judgements of one edit: each is drawn anew, and the scores are their means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
@@ -42,6 +42,12 @@ class Passes:
         if number == 1:
             return {}
         return {"num_pass": number, "passes_scored": self.scored, "spread": self.spread}
+
+
+def why_unscored(lease: Lease, calls: Sequence[Mapping[str, Any]]) -> str:
+    """Why an edit has no score, from its answers as a verdict records them."""
+    problems = [f"{a['name']}: {a['problem']}" for a in calls if a.get("problem")]
+    return f"{lease.task.task_id}: no score: {'; '.join(dict.fromkeys(problems))}"
 
 
 def for_pass(lease: Lease, number: int) -> Lease:
