@@ -41,9 +41,9 @@ class OfficialLayout(Layout):
         suffixes: that the scripts read; the first one is written where an edit has none of them.
     """
 
-    @abstractmethod
     def home(self, model: str) -> PurePosixPath:
         """The folder at which places begin, below the folder that the scripts are given."""
+        return PurePosixPath(model)
 
     def source_place(self, pair: Pair) -> PurePosixPath | None:
         """Where the scripts want the source of a pair, as a PNG beside the edits, if they do."""

@@ -1,7 +1,6 @@
 """What scripts compute that measure edits themselves: means of metrics, which no judge is asked."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.official_statistic import Judged, Statistic, mean_of
@@ -19,13 +18,6 @@ class MetricStatistic(Statistic):
     def scores_of(self, pair: Pair, given: Mapping[str, float]) -> dict[str, float] | None:
         del pair
         return {n: given[key] for n, (key,) in self.names.items() if key in given} or None
-
-    def score_files(
-        self, model: str, judged: Sequence[Judged]
-    ) -> Mapping[PurePosixPath, str | bytes]:
-        """None: such a script reads no scores."""
-        del model, judged
-        return {}
 
     def means(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """The mean of each metric over the pairs that have it, and how many pairs have any."""

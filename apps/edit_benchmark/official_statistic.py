@@ -1,7 +1,7 @@
 """A benchmark's own statistic over scores, equal to what its script computes from the same ones."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -43,11 +43,15 @@ class Statistic(ABC):
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """The script's figures, ready for JSON; None where there is nothing to average."""
 
-    @abstractmethod
     def score_files(
         self, model: str, judged: Sequence[Judged]
     ) -> Mapping[PurePosixPath, str | bytes]:
-        """The files of scores that the script reads, by their paths below its folder of results."""
+        """The files of scores that the script reads, by their paths below its folder of results.
+
+        None of a script that rates or measures edits itself.
+        """
+        del model, judged
+        return {}
 
     def scores_of(self, pair: Pair, given: Mapping[str, float]) -> dict[str, float] | None:
         """A judge's scores under the statistic's names; None where none is there."""
@@ -63,6 +67,22 @@ class Statistic(ABC):
 
 STATISTICS: Registry[Statistic] = Registry("official statistic", "apps.edit_benchmark.official")
 """One file per benchmark, under the name of its data set."""
+
+
+def parts_by(judged: Sequence[Judged], name: Callable[[Judged], str]) -> dict[str, list[Judged]]:
+    """Those of each name together, in the order in which the names come first."""
+    parts: dict[str, list[Judged]] = {}
+    for one in judged:
+        parts.setdefault(name(one), []).append(one)
+    return parts
+
+
+def by_category(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+    return parts_by(judged, lambda one: one.pair.category)
+
+
+def by_language(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+    return parts_by(judged, lambda one: one.pair.language)
 
 
 def mean_of(values: Sequence[float]) -> float | None:

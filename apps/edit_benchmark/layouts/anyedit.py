@@ -23,9 +23,6 @@ class AnyBenchLayout(OfficialLayout):
     def suffixes_of(self, pair: Pair) -> tuple[str, ...]:
         return (picture_name(pair, IMAGE).suffix,)
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         """The script takes no arguments: what it measures is written in it."""
         return (

@@ -16,9 +16,6 @@ class ComplexEditLayout(OfficialLayout):
         number, _, level = pair.pair_id.rpartition("_")
         return PurePosixPath(pair.category, level, number or level)
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         """For real pictures and the highest complexity."""
         return f"python eval.py --image-type real -p {folder}/{model}/real/C8 -c 8"

@@ -15,9 +15,6 @@ class GEditLayout(OfficialLayout):
     def place(self, pair: Pair) -> PurePosixPath:
         return PurePosixPath("fullset", pair.category, pair.language or "en", key_of(pair))
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def source_place(self, pair: Pair) -> PurePosixPath | None:
         place = self.place(pair)
         return place.with_name(f"{place.name}_SRCIMG.png")

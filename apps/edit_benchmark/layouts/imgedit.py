@@ -15,9 +15,6 @@ class ImgEditLayout(OfficialLayout):
     def place(self, pair: Pair) -> PurePosixPath:
         return PurePosixPath(key_of(pair))
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         """The scorer's arguments as for the files in ImgEdit's own folder `Benchmark`."""
         data = "Benchmark/singleturn"

@@ -19,9 +19,6 @@ class MagicBrushLayout(OfficialLayout):
         image = next((key.rpartition(mark)[0] for mark in TURN if mark in key), key)
         return PurePosixPath(image, key)
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         """The arguments as for the test split, which its own folder `test` has."""
         return (

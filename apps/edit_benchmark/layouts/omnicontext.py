@@ -15,9 +15,6 @@ class OmniContextLayout(OfficialLayout):
     def place(self, pair: Pair) -> PurePosixPath:
         return PurePosixPath("fullset", pair.category, key_of(pair))
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         return (
             "python -m omnicontext.test_omnicontext_score --test_data OmniGen2/OmniContext "

@@ -17,9 +17,6 @@ class RedEditLayout(OfficialLayout):
         name = PurePosixPath(pair.category, f"{pair.category}-{key.removesuffix('_cn')}")
         return PurePosixPath("cn", name) if key.endswith("_cn") else name
 
-    def home(self, model: str) -> PurePosixPath:
-        return PurePosixPath(model)
-
     def command(self, folder: str, model: str) -> str:
         """Its prompts and rows as in its own folder; it takes Chinese instructions if not told."""
         return (

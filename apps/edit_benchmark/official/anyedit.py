@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.edit_benchmark.metric_statistic import MetricStatistic
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, by_category
 
 
 @STATISTICS.add_one("anyedit")
@@ -25,9 +25,5 @@ class AnyBenchStatistic(MetricStatistic):
     }
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
-        types = dict.fromkeys(one.pair.category for one in judged)
-        return {
-            "types": {
-                kind: self.means([o for o in judged if o.pair.category == kind]) for kind in types
-            }
-        }
+        parts = by_category(judged)
+        return {"types": {kind: self.means(part) for kind, part in parts.items()}}

@@ -9,7 +9,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.layout import LAYOUTS
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, mean_of
+from apps.edit_benchmark.official_statistic import (
+    STATISTICS,
+    Judged,
+    Statistic,
+    by_category,
+    mean_of,
+    parts_by,
+)
 
 ALIGNMENT = ("instruction_following", "identity_preservation")
 QUALITY = ("perceptual_quality",)
@@ -26,13 +33,9 @@ class ComplexEditStatistic(Statistic):
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """By split, and in it by complexity or step."""
-        parts: dict[str, dict[str, list[Judged]]] = {}
-        for one in judged:
-            level = one.pair.pair_id.rpartition("_")[2]
-            parts.setdefault(one.pair.category, {}).setdefault(level, []).append(one)
         return {
-            split: {level: _line(part) for level, part in levels.items()}
-            for split, levels in parts.items()
+            split: {level: _line(part) for level, part in parts_by(of_split, _level).items()}
+            for split, of_split in by_category(judged).items()
         }
 
     def score_files(
@@ -49,6 +52,10 @@ class ComplexEditStatistic(Statistic):
                 file = place.parent / folder / f"{place.name}.json"
                 files[file] = json.dumps(told, ensure_ascii=False, indent=4)
         return files
+
+
+def _level(one: Judged) -> str:
+    return one.pair.pair_id.rpartition("_")[2]
 
 
 def _rated(one: Judged) -> Mapping[str, float]:

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
+from apps.edit_benchmark.official_statistic import (
+    STATISTICS,
+    Judged,
+    Statistic,
+    by_category,
+    by_language,
+)
 
 PROMPT, SUBJECT = "PF_score", "SC_score"  # as the script's rows have them
 BACKBONE = "gpt4dot1"  # the folder that the script reads; ours was another judge
@@ -33,11 +39,7 @@ class OmniContextStatistic(Statistic):
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """By language: each type's line, and their average."""
-        languages = dict.fromkeys(one.pair.language for one in judged)
-        return {
-            language: _part([one for one in judged if one.pair.language == language])
-            for language in languages
-        }
+        return {language: _part(part) for language, part in by_language(judged).items()}
 
     def score_files(
         self, model: str, judged: Sequence[Judged]
@@ -56,8 +58,7 @@ def _is_rated(one: Judged) -> bool:
 
 
 def _part(judged: Sequence[Judged]) -> dict[str, Any]:
-    kinds = dict.fromkeys(one.pair.category for one in judged)
-    types = {kind: _line([one for one in judged if one.pair.category == kind]) for kind in kinds}
+    types = {kind: _line(part) for kind, part in by_category(judged).items()}
     lines = [line for line in types.values() if line is not None]
     # As numpy adds, which decides the last digit.
     average = {name: float(np.mean([line[name] for line in lines])) for name in LINE}

@@ -5,13 +5,13 @@ FireRedTeam/FireRed-Image-Edit, rededit_bench, which rates and averages in one.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.official_statistic import (
     STATISTICS,
     Judged,
     Statistic,
+    by_language,
     mean_of,
     rounded_mean,
 )
@@ -29,24 +29,13 @@ class RedEditStatistic(Statistic):
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """By language: the mean of each task, and of the tasks."""
-        languages = dict.fromkeys(one.pair.language for one in judged)
-        return {
-            language: _part([one for one in judged if one.pair.language == language])
-            for language in languages
-        }
+        return {language: _part(part) for language, part in by_language(judged).items()}
 
     def scores_of(self, pair: Pair, given: Mapping[str, float]) -> dict[str, float] | None:
         """The ratings, whatever they are called; None where they are of another protocol."""
         del pair
         whole = all(float(value).is_integer() for value in given.values())
         return dict(given) if whole and len(given) == RATINGS else None
-
-    def score_files(
-        self, model: str, judged: Sequence[Judged]
-    ) -> Mapping[PurePosixPath, str | bytes]:
-        """None: the script reads no scores."""
-        del model, judged
-        return {}
 
 
 def _part(judged: Sequence[Judged]) -> dict[str, Any]:
