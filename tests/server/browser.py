@@ -18,6 +18,12 @@ FLAGS = (
     *("--enable-features=NetworkServiceInProcess2", "--disable-site-isolation-trials"),
     *("--process-per-site", "--renderer-process-limit=1"),
 )
+COUNT_TILES = """() => {
+    window.made = 0;
+    new MutationObserver(changes => {
+        for (const change of changes) window.made += change.addedNodes.length;
+    }).observe(document.getElementById("pictures"), { childList: true });
+}"""
 NEEDED = "PAGE_TESTS_NEED_A_BROWSER"  # set where a missing browser is no excuse
 
 

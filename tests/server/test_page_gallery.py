@@ -17,19 +17,13 @@ from apps.server.records import NewJob, record_of
 from core import Result
 from tests.chaos.scale import FULL
 from tests.conftest import wait_until
-from tests.server.browser import Watched, picture, shown
+from tests.server.browser import COUNT_TILES, Watched, picture, shown
 from tests.server.conftest import finished
 from tests.server.in_process import Application
 
 PICTURES = 10_000 if FULL else 2_000
 JOBS = 10
 ROWS_NEAR = 1 + (900 + 2 * 800) // 178  # of tiles, in a window of 900 pixels
-COUNT_TILES = """() => {
-    window.made = 0;
-    new MutationObserver(changes => {
-        for (const change of changes) window.made += change.addedNodes.length;
-    }).observe(document.getElementById("pictures"), { childList: true });
-}"""
 
 
 @pytest.fixture(scope="module")

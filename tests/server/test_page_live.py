@@ -1,19 +1,23 @@
 """The page while there is work: pictures on their way, the queue, workers that are taken out, keys
 that end."""
 
+import asyncio
 import re
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect
 
+from apps.server.records import StoredJob
 from apps.server.safety.keys import add_key, revoke_key
 from tests.conftest import wait_until
-from tests.server.browser import Watched, picture, shown
+from tests.server.browser import COUNT_TILES, Watched, picture, shown
 from tests.server.conftest import Daemon
-from tests.server.in_process import Application, data_url
+from tests.server.in_process import PATIENCE, Application, data_url
 from tests.server.sketching import STEPS, Sketching
 
 COUNT_NEWS = """() => {
@@ -82,6 +86,47 @@ def test_a_tile_shows_a_picture_on_its_way_and_then_the_picture_in_its_place(
     assert page.locator(regions).locator("#pictures, .tile").count() == 0
     picture(page, "a slow house").click()
     expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_a_picture_whose_news_come_after_the_queue_was_read_stays_where_it_is(
+    sketching: tuple[Sketching, Application, httpx2.Client],
+    pages: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played, application, _ = sketching
+    read = application.service.task
+    may_be_told = threading.Event()
+
+    async def late(job: StoredJob, position: int) -> dict[str, object] | None:
+        await asyncio.to_thread(may_be_told.wait, PATIENCE)
+        return await read(job, position)
+
+    monkeypatch.setattr(application.service, "task", late)
+    page = pages.open(application.url)
+    draw(page, "a slow house")
+    queue = page.get_by_role("region", name="Queue")
+    expect(queue).to_contain_text("a slow house")
+    expect(tile(page, "a slow house")).to_contain_text("Step 1")
+    page.evaluate(COUNT_TILES)
+    played.turns.release()
+    expect(queue).to_contain_text("Nothing waits.")
+    may_be_told.set()
+    shown(picture(page, "a slow house"))
+    assert page.evaluate("window.made") == 0
+
+
+def test_a_picture_whose_end_was_not_heard_of_is_not_drawn_for_ever(
+    sketching: tuple[Sketching, Application, httpx2.Client],
+    pages: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played, application, _ = sketching
+    page = pages.open(application.url)
+    draw(page, "a slow house")
+    expect(tile(page, "a slow house")).to_contain_text("Step 1")
+    monkeypatch.setattr(application.service.feed, "tell", lambda *_: None)
+    played.turns.release()
+    expect(tile(page, "a slow house")).to_have_count(0)
 
 
 def test_pictures_on_their_way_follow_the_filter(

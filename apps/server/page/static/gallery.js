@@ -13,6 +13,7 @@ const PAGE = 200;
 const MOST_WAITING = 500; // that come while somebody looks further down
 const MOST = 20_000; // results that are kept; older ones are asked for again
 const SEARCH_PAUSE = 300; // milliseconds after the last key
+const ON_ITS_WAY = 1_000; // milliseconds that a result's event may come after the task runs no more
 const EXAMPLE = "a small red house by a lake at sunset";
 
 /** The gallery, with its filter. Its entries have an `id`, and a `result` or what is `running`. */
@@ -88,7 +89,7 @@ export class Gallery {
     const entry = this.#known.get(id);
     if (entry?.result) return;
     const running = this.#running.get(id) ?? {};
-    this.#running.set(id, Object.assign(running, task, { seen: performance.now() }));
+    this.#running.set(id, Object.assign(running, task, { seen: performance.now(), ended: undefined }));
     if (entry) this.#grid.soon();
     else if (this.#fits(running)) this.#put({ id, running });
   }
@@ -105,6 +106,8 @@ export class Gallery {
    * Which tasks run, as the server said when it was asked.
    * @param jobs that run; all of them unless `more`.
    * @param asked when, by `performance.now()`: what began later is not in its answer.
+   * @returns milliseconds after which to ask again, as a task of now may have ended or been given up;
+   *   undefined if there is none.
    */
   follow(jobs, more, asked) {
     const ids = new Set();
@@ -115,10 +118,15 @@ export class Gallery {
         if (url) this.preview({ job: job.id, position: task.position, url });
       }
     }
-    if (more) return;
-    for (const [id, { seen }] of this.#running) {
-      if (!ids.has(id) && seen < asked) this.#remove(id);
+    if (more) return undefined;
+    let again;
+    for (const [id, task] of this.#running) {
+      if (ids.has(id) || task.seen >= asked) continue;
+      task.ended ??= asked;
+      if (asked - task.ended >= ON_ITS_WAY) this.#remove(id);
+      else again = ON_ITS_WAY;
     }
+    return again;
   }
 
   /** A task has its result. */

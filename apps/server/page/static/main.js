@@ -45,7 +45,8 @@ let nextLook = null;
 async function lookAtQueue() {
   const asked = performance.now();
   const seen = await refreshQueue();
-  if (seen) gallery.follow(seen.running, seen.more, asked);
+  const again = seen && gallery.follow(seen.running, seen.more, asked);
+  if (again) setTimeout(queueSoon, again);
 }
 
 async function lookAtWorkers() {
