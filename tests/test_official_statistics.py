@@ -347,12 +347,19 @@ def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> No
     }
 
 
+QUESTIONS = {
+    "BGReplacement": "Scenery", "ColorAlteration": "plant", "Counting": "animal",
+    "DirectionPerception": "Human", "ObjectRemoval": "object", "Replacement": "Object",
+}  # fmt: skip
+RIGHT_RESULTS = (
+    "Deblurring", "HazeRemoval", "Lowlight", "NoiseRemoval", "RainRemoval", "ShadowRemoval",
+    "SnowRemoval", "WatermarkRemoval",
+)  # fmt: skip
 TASKS = {
-    "Deblurring": ("SSIM", "ssim_padded_target", "Global"),
+    **{task: ("SSIM", "ssim_padded_target", "Global") for task in RIGHT_RESULTS},
     "RegionAccuracy": ("RegionAccuracy", "ssim_padded_outside", "animal"),
     "StyleAlteration": ("clip_score", "clip_t_caption", ""),
-    "Counting": ("accuracy", "correct", "animal"),
-    "Replacement": ("accuracy", "correct", "Object"),
+    **{task: ("accuracy", "correct", kind) for task, kind in QUESTIONS.items()},
 }
 
 
@@ -368,7 +375,7 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
                 value = float(RNG.integers(0, 2)) if column == "correct" else float(RNG.random())
                 measured = {column: value, "l1_source": 0.5, "clip_i_source": 0.5}
                 if column == "correct":
-                    asked.append((pair, {"correct": value} if i else None))
+                    asked.append((pair, {"correct": value}))
                     measured.pop("correct")
                 cases.append(judged(pair, measured))
     pairs, records = [pair for pair, _ in cases], [record for _, record in cases]
@@ -404,7 +411,7 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
                 **{name: pytest.approx(mean) for name, mean in means.items()},
                 "score": round(sum(three) / 3, 4),
             }
-        assert table[wording]["scored"] == 9 * 5 - 2, "two questions had no answer"
+        assert table[wording]["scored"] == 9 * len(TASKS)
     same = replace(other("c"), records=records)  # which gives what the run's own judge gives
     assert official_table(pairs, records, [other("a"), same]) == table
     alone = official_table(pairs, records)
@@ -415,6 +422,127 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
         assert lacking["original"]["tasks"]["Counting"] is None
         assert lacking["original"]["types"]["animal"]["score"] is None
         assert lacking["original"]["types"]["global"] == table["original"]["types"]["global"]
+    some = [(p, r) for p, r in zip(pairs, records, strict=True) if p.category != "Counting"]
+    part = official_table(*map(list, zip(*some, strict=True)))
+    assert part is not None and part["original"]["tasks"]["Lowlight"] is not None
+    kinds = part["original"]["types"]
+    assert kinds["global"]["ssim"] is not None and kinds["global"]["score"] is None, (
+        "without all tasks some measures would count as 0 that are not"
+    )
+
+
+def test_i2ebench_counts_what_does_not_say_yes_as_wrong_and_says_how_often() -> None:
+    """As its script does of what its judge could not tell; other tasks have no such answers."""
+    pairs = [
+        Pair(str(i), task, "x", given_id=str(i), data_set="i2ebench", subsets=("original",))
+        for task in ("Counting", "Lowlight") for i in range(4)
+    ]  # fmt: skip
+    scores: list[dict[str, float] | None] = [{"correct": 1.0}, None, None, {"correct": 0.0}]
+    ours = [judged(p, s)[1] for p, s in zip(pairs, scores + [None] * 4, strict=True)]
+    ours[2] = replace(ours[2], outcome="edit_failed")
+    table = official_table(pairs, ours)
+    assert table is not None
+    part = table["original"]
+    assert part["tasks"] == {"Counting": round(1 / 3, 4), "Lowlight": None}
+    assert (part["scored"], part["unread_counted_as_wrong"]) == (3, 1)
+    statistic = statistic_of(pairs)
+    assert statistic is not None
+    files = statistic.score_files("mine", judged_by(statistic, pairs, ours))
+    rows = json.loads(files[PurePosixPath("EditEval_ori/Counting/mine.json")])
+    assert {key: row["final_judgement"] for key, row in rows.items()} == {
+        "0": "Yes", "1": "No", "3": "No"
+    }  # fmt: skip
+    measured = [replace(r, outcome="scored", scores={"l1_source": 0.5}) for r in ours]
+    other = OtherJudge(JudgedBy("a", "m", "p", {}, None, None, []), ["correct"], ours)
+    joined = official_table(pairs, measured, [other])
+    assert joined is not None and joined["original"] == part
+
+
+def test_i2ebenchs_rounds_count_as_wrong_what_follows_a_wrong_edit() -> None:
+    """As summary_round2345.py, summary_all.py, summary_2nd.py and its like, and the notebook of
+    types have it, from the files that they read."""
+    tasks = {**dict.fromkeys(QUESTIONS, "correct"), "StyleAlteration": "clip_t_caption"}
+    cases = []
+    for number in range(1, 6):
+        for task, column in tasks.items():
+            for i in range(8 if number < 3 else 3):
+                key = f"{i}_round{number}" if number > 1 else str(i)
+                kind = {"type": QUESTIONS[task]} if task in QUESTIONS else {}
+                pair = Pair(key, task, "x", given_id=key, data_set="i2ebench")
+                more = {"image": "a.png", **kind, **({"round": number} if number > 1 else {})}
+                pair = replace(pair, subsets=("original",), metadata=more)
+                value = float(RNG.integers(0, 4) > 0) if column == "correct" else RNG.random()
+                cases.append(judged(pair, {column: float(value)}))
+    files, table = files_and_table(cases)
+    ours = table["original"]
+    said: dict[int, dict[str, Any]] = {}
+    for number in range(1, 6):
+        folder = "EditEval_ori" + (f"_{number}nd" if number > 1 else "")
+        said[number] = {
+            task: json.loads(files[PurePosixPath(folder, task, "mine.json")]) for task in tasks
+        }
+    assert len(files) == 5 * len(tasks)
+
+    def value(row: dict[str, Any]) -> float:
+        if "final_judgement" in row:
+            return float("yes" in row["final_judgement"].lower())
+        return float(row["evaluation"]["clip_score"])
+
+    for task in tasks:
+        every: list[float] = []
+        failed: list[str] = []
+        for number in range(1, 6):
+            rows = said[number][task]
+            part = ours if number == 1 else ours["rounds"][str(number)]
+            mean = float(np.array([value(row) for row in rows.values()]).mean())
+            assert part["tasks"][task] == round(mean, 4)
+            for key, row in rows.items():
+                right = value(row) if key not in failed else 0.0
+                if task in QUESTIONS and not value(row):
+                    failed.append(key)
+                every.append(right)
+            first = len(said[1][task])
+        assert ours["all_rounds"]["tasks"][task] == pytest.approx(np.array(every).mean())
+        assert ours["rounds_2_to_5"]["tasks"][task] == pytest.approx(np.array(every[first:]).mean())
+        assert not failed or sum(every) < sum(
+            value(r) for n in said for r in said[n][task].values()
+        )
+
+    def of_kind(kind: str) -> float:
+        """The notebook takes each folder whose name has that of the task in it."""
+        vlm = [
+            value(row)
+            for task in QUESTIONS
+            for number in range(2, 6)
+            for name, rows in said[number].items()
+            for row in rows.values()
+            if task in name and row["type"].lower() == kind
+        ]
+        return round(sum(vlm) / len(vlm) / 3, 4)
+
+    types = ours["rounds_2_to_5"]["types"]
+    assert types["object"]["score"] == of_kind("object")
+    assert types["scenery"]["score"] == of_kind("scenery")
+    styles = [value(r) / 35.0 for n in range(2, 6) for r in said[n]["StyleAlteration"].values()]
+    assert types["global"]["score"] == round(sum(styles) / len(styles) / 3, 4)
+
+
+def test_i2ebench_makes_no_figure_of_a_round_whose_round_before_is_unknown() -> None:
+    def case(key: str, number: int, scores: dict[str, float] | None) -> tuple[Pair, Record]:
+        name = f"{key}_round{number}" if number > 1 else key
+        more = {"round": number} if number > 1 else {}
+        pair = Pair(name, "Counting", given_id=name, data_set="i2ebench", metadata=more)
+        one, record = judged(replace(pair, subsets=("original",)), scores)
+        return one, record if scores else replace(record, outcome="edit_failed")
+
+    right, wrong = {"correct": 1.0}, {"correct": 0.0}
+    cases = [case("a", 1, None), case("b", 1, wrong), case("c", 1, right)]
+    cases += [case(key, 2, right) for key in "abc"]
+    _, table = files_and_table(cases)
+    ours = table["original"]
+    assert ours["rounds"]["2"]["tasks"]["Counting"] == 1.0
+    assert ours["rounds_2_to_5"]["tasks"]["Counting"] == 0.5, "b and c"
+    assert ours["all_rounds"]["tasks"]["Counting"] == 0.5, "b twice, c twice"
 
 
 def test_another_judges_scores_are_no_official_figures() -> None:

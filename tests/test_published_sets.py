@@ -163,10 +163,17 @@ def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
     sessions["200"] = "nothing"
     written(file, sessions)
     pairs = named(read(data, Choice(subsets=[["dev"]])))
-    assert "edit_sessions.json row 100: instruction: is missing" in str(
+    assert "edit_sessions.json row 100, turn 2: instruction: is missing" in str(
         pairs["unsorted/100_inde_2"].problem
     )
     assert any("row 200: expected a list of turns" in str(p.problem) for p in pairs.values())
+    assert pairs["unsorted/100_1"].problem is None is pairs["unsorted/100_inde_3"].problem
+    for way, failed in (("single-turn", ["100_inde_2"]), ("multi-turn", ["100_iter_2"])):
+        chosen = read(data, Choice(subsets=[[way]]))
+        assert [p.pair_id for p in chosen if p.problem and "turn 2" in str(p.problem)] == failed
+        assert any("row 200" in str(p.problem) for p in chosen)
+    multi = named(read(data, Choice(subsets=[["multi-turn"]])))
+    assert "100_iter_2, cannot be used" in str(multi["unsorted/100_iter_3"].problem)
 
 
 # -- what else a data set has ----------------------------------------------------
@@ -209,6 +216,85 @@ def test_i2ebench_has_masks_right_results_and_other_wordings(tmp_path: Path) -> 
     assert Path(pairs["HazeRemoval/1"].target_images[0]).parent.name == "gt"
     diverse = sole(read(tmp_path / "data", Choice(subsets=[["diverse"]])))
     assert (diverse.instruction, diverse.name) == ("brown it", "RegionAccuracy/0_div")
+
+
+def test_i2ebenchs_later_rounds_edit_the_edit_of_the_round_before(tmp_path: Path) -> None:
+    data = sets.i2ebench(tmp_path / "data")
+    rounds = [["rounds"], ["questions"]]
+    [first, second, third] = read(data, Choice(subsets=rounds))
+    assert [p.name for p in (first, second, third)] == [
+        "Counting/1", "Counting/1_round2", "Counting/1_round3"
+    ]  # fmt: skip
+    assert first.source_images and not second.source_images
+    assert (second.follows, third.follows) == (first.name, second.name)
+    assert (third.instruction, third.metadata["round"]) == ("add a cow", 3)
+    whole = read(data, Choice(subsets=[["original", "rounds"]]))
+    assert len(whole) == len(read(data)) + 2
+    file = data / "EditData" / "Counting" / "Counting.json"
+    written(file, {"1": {**json.loads(file.read_text())["1"], "div_exp": "a cat, please"}})
+    other = read(data, Choice(subsets=[["diverse"], ["rounds"]]))
+    assert [p.pair_id for p in other] == ["1_div", "1_round2_div", "1_round3_div"]
+    assert [p.follows for p in other] == ["", "Counting/1_div", "Counting/1_round2_div"]
+    assert "round" not in str([p.name for p in read(data, Choice(subsets=[["diverse"]]))])
+    file.rename(file.with_name("moved.json.bak"))
+    assert "Counting" not in {pair.category for pair in read(data)}, "nothing begins"
+
+
+def test_no_part_of_a_benchmark_is_lost_with_its_first_row(tmp_path: Path) -> None:
+    """Nor with a file that is cut short: it says so, instead of a table without that task."""
+    data = sets.i2ebench(tmp_path / "i2ebench")
+    file = data / "EditData" / "HazeRemoval" / "HazeRemoval.json"
+    rows = json.loads(file.read_text())
+    written(file, {"0": {"image": "0001.png"}, **rows})
+    pairs = named(read(data))
+    assert "ori_exp: is missing" in str(pairs["HazeRemoval/0"].problem)
+    assert pairs["HazeRemoval/1"].problem is None
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(InputError, match=r"HazeRemoval\.json: not valid JSON"):
+        read(data)
+    data = sets.anyedit_bench(tmp_path / "anyedit")
+    file = data / "anybench" / "color_alter" / "edit_result.json"
+    written(file, ["a row?", *json.loads(file.read_text())])
+    assert [pair.problem is None for pair in read(data)] == [False, True, True]
+
+
+def test_a_right_result_that_is_missing_is_missed(tmp_path: Path) -> None:
+    data = sets.i2ebench(tmp_path / "data")
+    right = data / "EditData" / "HazeRemoval" / "gt" / "0001.png"
+    right.unlink()
+    assert named(read(data))["HazeRemoval/1"].target_images == (str(right),)
+
+
+def test_anybenchs_types_are_its_folders(tmp_path: Path) -> None:
+    """As its script goes by them, whatever the rows call it."""
+    data = sets.anyedit_bench(tmp_path / "data")
+    file = data / "anybench" / "visual_depth" / "edit_result.json"
+    [row] = json.loads(file.read_text())
+    written(file, [{**row, "edit_type": "visual_dep"}])
+    assert [pair.category for pair in read(data)] == ["color_alter", "visual_depth"]
+
+
+def test_a_row_that_cannot_be_read_fails_in_every_part_that_it_may_be_of(tmp_path: Path) -> None:
+    """Which part that is stands in the row: to leave it out would be a table of fewer pairs."""
+    data = sets.rededit(tmp_path / "red")
+    file = data / "redbench" / "redbench.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    written(file, [{**rows[0], "source": 5}, *rows[1:], {**rows[0], "id": "3"}])
+    for language in ("en", "cn"):
+        assert [p.name for p in read(data, Choice([language])) if p.problem] == ["add/1"]
+    data = sets.i2ebench(tmp_path / "i2ebench")
+    file = data / "EditData" / "Counting" / "Counting.json"
+    written(file, {"0": "a row?", **json.loads(file.read_text())})
+    file = data / "EditData" / "HazeRemoval" / "HazeRemoval.json"
+    written(file, {"0": {"image": 1}, **json.loads(file.read_text())})
+    asked = read(data, Choice(subsets=[["questions"]]))
+    assert [str(p.problem)[:19] for p in asked] == ["None", "Counting.json row 0"], (
+        "tasks without questions have none"
+    )
+    file = data / "EditData" / "Counting" / "Counting_2nd.json"
+    written(file, {"1": {"image": 1}})
+    assert not any("2nd" in str(pair.problem) for pair in read(data)), "it was not asked for"
+    assert any("2nd" in str(pair.problem) for pair in read(data, Choice(subsets=[["rounds"]])))
 
 
 @pytest.mark.parametrize("build", BUILDERS["anyedit"])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from apps.edit_benchmark.layout import LAYOUTS, Layout, before_model, of_model
@@ -12,7 +12,9 @@ from core.paths import as_text, on_disk, user_path
 from core.store.outputs import PICTURE_SUFFIXES
 
 MOST_FOLDERS = 500  # below the one that is given, in which edits may begin
-LOOKED_AT = 200  # pairs by which layouts and folders are told apart
+LOOKED_AT = 200  # about how many pairs tell layouts and folders apart
+FAR = 9  # further from the given folder than where edits are sought
+SECOND = "_cn"  # how the id of a row's second language ends
 GivenEdit = Path | InputError
 """The file of an edit, or why there is none."""
 
@@ -25,11 +27,15 @@ class FolderOfEdits:
         start: the folder below which the layout's places lie: the given one, or one near it.
         name: of the layout.
         model: the part of the places that is the model's name, where the layout has it there.
+        below: how many folders on the way of every place lie above `start`.
+        one_language: the edits of a row's second language have the names of its first.
     """
 
     start: Path
     name: str
     model: str = ""
+    below: int = 0
+    one_language: bool = False
 
     @property
     def line(self) -> str:
@@ -48,17 +54,21 @@ class FolderOfEdits:
         return InputError(f"edit: {missing} is missing in {as_text(self.start)}.")
 
     def count(self, pairs: Sequence[Pair], seen: dict[str, frozenset[str]]) -> int:
-        """How many of the pairs have an edit, by one look at each folder.
+        """How many edits of the pairs there are, by one look at each folder.
 
         Args:
             seen: stems of the pictures in a folder.
         """
         layout = LAYOUTS[self.name]
-        places = (self.start / on_disk(str(self._place(layout, pair))) for pair in pairs)
+        # A name that several pairs would have is one edit: it is of one of them alone.
+        places = {self.start / on_disk(str(self._place(layout, pair))) for pair in pairs}
         return sum(place.name in _stems_in(str(place.parent), seen) for place in places)
 
     def _place(self, layout: Layout, pair: Pair) -> PurePosixPath:
-        return of_model(layout.place(pair), self.model)
+        if self.one_language and _is_second(pair):
+            pair = replace(pair, given_id=str(pair.given_id).removesuffix(SECOND))
+        parts = of_model(layout.place(pair), self.model).parts
+        return PurePosixPath(*parts[self.below :])
 
 
 def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
@@ -74,14 +84,27 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
     given = Path(os.path.abspath(user_path(folder, "--score-only")))
     if not given.is_dir():
         raise InputError(f"--score-only: {as_text(given)} is not a folder.")
-    some = [pair for pair in pairs if pair.problem is None][:LOOKED_AT]
-    best: tuple[int, bool, int] | None = None
+    usable = [pair for pair in pairs if pair.problem is None]
+    some = usable[:: max(1, len(usable) // LOOKED_AT)]
+    chosen = _likeliest(given, some) or _likeliest(given, usable)  # few edits may be of no other
+    if chosen is None:
+        raise InputError(f"--score-only: {as_text(given)} has none of these edits: {_wanted(some)}")
+    return chosen
+
+
+def _likeliest(given: Path, some: Sequence[Pair]) -> FolderOfEdits | None:
+    """The layout that has most of the pairs, and where it begins.
+
+    Raises:
+        InputError: several folders have as many, or there are several models.
+    """
+    best: tuple[int, bool, bool, int] | None = None
     found: list[FolderOfEdits] = []
     beside: list[FolderOfEdits] = []  # whatever their number, where a layout has models beside
     seen: dict[str, frozenset[str]] = {}
     for depth, one in _candidates(given, some):
         count = one.count(some, seen)
-        rank = (count, one.name == some[0].data_set, -depth)
+        rank = (count, one.name == some[0].data_set, not one.one_language, -depth)
         if count and (best is None or rank > best):
             best, found = rank, []
         if count and rank == best:
@@ -89,7 +112,7 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
         if count and one.model:
             beside.append(one)
     if not found:
-        raise InputError(f"--score-only: {as_text(given)} has none of these edits: {_wanted(some)}")
+        return None
     starts = {one.start for one in found}
     if len(starts) > 1:
         several = ", ".join(as_text(start.name) for start in sorted(starts)[:4])
@@ -119,6 +142,13 @@ def brought_edit(pair: Pair) -> GivenEdit | None:
 
 def _candidates(given: Path, some: Sequence[Pair]) -> Iterator[tuple[int, FolderOfEdits]]:
     """Where edits may begin in which layout, with how far that is from the given folder."""
+    for depth, one in _plain_candidates(given, some):
+        yield depth, one
+        if any(map(_is_second, some)):
+            yield depth, replace(one, one_language=True)
+
+
+def _plain_candidates(given: Path, some: Sequence[Pair]) -> Iterator[tuple[int, FolderOfEdits]]:
     ways = {name: _ways_to_models(LAYOUTS[name], some) for name in LAYOUTS}
     for depth, start in _starts(given):
         for name, to_models in ways.items():
@@ -130,6 +160,22 @@ def _candidates(given: Path, some: Sequence[Pair]) -> Iterator[tuple[int, Folder
         for start, model in _on_the_way(given, to_models):
             for each in [model] if model else _models_in(start, to_models):
                 yield 0, FolderOfEdits(start, name, each)
+        folders = [] if to_models else _folders_of(LAYOUTS[name], some)
+        for start in {start for start, below in _on_the_way(given, folders) if not below}:
+            yield 0, FolderOfEdits(start, name)
+        if len(folders) == 1 and some[0].data_set == name:  # pictures with nothing above them
+            yield FAR, FolderOfEdits(given, name, below=len(folders[0].parts))
+
+
+def _is_second(pair: Pair) -> bool:
+    """Whether a pair is of the second language of its row, which its id says."""
+    return pair.language == "cn" and bool(pair.given_id) and str(pair.given_id).endswith(SECOND)
+
+
+def _folders_of(layout: Layout, some: Sequence[Pair]) -> list[PurePosixPath]:
+    """The folders in which a layout has the edits of pairs."""
+    folders = dict.fromkeys(layout.place(pair).parent for pair in some)
+    return [folder for folder in folders if folder.parts]
 
 
 def _ways_to_models(layout: Layout, some: Sequence[Pair]) -> list[PurePosixPath]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from apps.edit_benchmark.categories import UNSORTED
 from apps.edit_benchmark.pair import Pair
 from core.errors import InputError
 
@@ -50,11 +51,12 @@ class Choice:
             for group in self.subsets
         ]
         asked = {*languages, *(name for group in subsets for name in group)}
-        found = [pair for pair in pairs if not pair.asked_by or pair.asked_by in asked]
+        found = [pair for pair in pairs if asked.issuperset(pair.asked_by)]
         if languages:
-            found = [pair for pair in found if pair.language in languages]
+            known = [*languages, ""]  # of a row that could not be read as far as that
+            found = [p for p in found if p.language in (known if p.is_sketch else languages)]
         for group in subsets:
-            found = [pair for pair in found if group & set(pair.subsets)]
+            found = [pair for pair in found if group & _parts_of(pair, pairs)]
         if self.categories is not None:
             there = list(dict.fromkeys(pair.category for pair in pairs))
             wanted = {_known("categories", name, there, data) for name in self.categories}
@@ -75,6 +77,16 @@ class Choice:
 
     def _lot(self, pair: Pair) -> bytes:
         return hashlib.sha256(f"{self.sample_seed}/{pair.name}".encode()).digest()
+
+
+def _parts_of(pair: Pair, pairs: Sequence[Pair]) -> set[str]:
+    """The subsets of a pair. One that could not be read is failed in each that it may be of: those
+    of its category's other pairs with the subsets that are known of it."""
+    known = set(pair.subsets)
+    if not pair.is_sketch:
+        return known
+    alike = [one for one in pairs if pair.category in (one.category, UNSORTED)]
+    return known.union(*(one.subsets for one in alike if known <= set(one.subsets)))
 
 
 def _turns(pair: Pair, by_name: dict[str, Pair]) -> list[Pair]:

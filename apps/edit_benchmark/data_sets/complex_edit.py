@@ -100,7 +100,7 @@ class _Rows:
                 (source,),
                 language="en",
                 subsets=(self._split, subset),
-                asked_by="" if level == len(compound) else subset,
+                asked_by=() if level == len(compound) else (subset,),
                 metadata={"complexity": level},
             )
         before = ""
@@ -113,7 +113,7 @@ class _Rows:
                 language="en",
                 follows=before,
                 subsets=(self._split, SEQUENCE),
-                asked_by=SEQUENCE,
+                asked_by=(SEQUENCE,),
                 metadata={"step": step},
             )
             before = pair.name

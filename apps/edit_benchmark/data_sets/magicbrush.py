@@ -76,10 +76,11 @@ def _of_sessions(file: Path) -> list[Pair]:
         draft.pair_id = file_name(row.key)
         below = folder / row.key
         for number, turn in enumerate(row.values["turns"], 1):
-            if not isinstance(turn, Mapping):
-                raise InputError(f"turn {number}: expected an object, found {shown(turn)}.")
-            each = Row(turn, file, row.number, below if below.is_dir() else folder, row.key)
-            said = captions.get((row.key, str(turn.get(_ON_DISK.target))))
+            fields = turn if isinstance(turn, Mapping) else {}
+            problem = None if fields is turn else InputError(f"expected an object, {_found(turn)}.")
+            pictures = below if below.is_dir() else folder
+            each = Row(fields, file, row.number, pictures, row.key, problem)
+            said = captions.get((row.key, str(fields.get(_ON_DISK.target))))
             yield from _turn(each, draft, row.key, number, number == 1, _ON_DISK, said)
 
     return pairs_of(sessions, build, subsets=(file.parent.name,))
@@ -100,7 +101,7 @@ def _captions(file: Path) -> dict[tuple[str, str], str]:
 def _session(file: Path, number: int, item: Item) -> Row:
     key, turns = item
     good = isinstance(turns, list) and bool(turns)
-    problem = None if good else InputError(f"expected a list of turns, found {shown(turns)}.")
+    problem = None if good else InputError(f"expected a list of turns, {_found(turns)}.")
     return Row({"turns": turns}, file, number, file.parent / "images", key, problem)
 
 
@@ -134,22 +135,20 @@ def _turn(
     names: _Names,
     caption: str | None = None,
 ) -> Iterator[Pair]:
-    """The pairs of one turn: alone, and after the turn before."""
+    """The pairs of one turn: alone, and after the turn before. One that cannot be read fails in both
+    ways, so that no other turn stands for it."""
     draft.language, draft.category = "en", UNSORTED
     alone = f"{key}_1" if number == 1 else f"{key}_inde_{number}"
     draft.pair_id = file_name(alone)
-    known: dict[str, Any] = {
-        "category": draft.category,
-        "instruction": row.text("instruction"),
-        "language": draft.language,
-        "target_images": row.pictures(names.target, ()),
-        "mask": row.picture(names.mask, ""),
-        "metadata": {**row.others("instruction", *vars(names).values()), "turn": number},
-    }
-    if caption is not None:
+    source: tuple[str, ...] = ()
+    try:
+        known, source = _read(row, number, names), (row.picture(names.source),)
+    except InputError as problem:
+        known = {"problem": InputError(f"{row.place}, turn {number}: {problem}")}
+    if caption is not None and "metadata" in known:
         known["metadata"][AFTER] = caption
+    known |= {"category": draft.category, "language": draft.language}
     subsets = (SINGLE, MULTI) if first else (SINGLE,)
-    source = (row.picture(names.source),)
     yield Pair(draft.pair_id, source_images=source, subsets=subsets, given_id=alone, **known)
     if not first:
         later = f"{key}_iter_{number}"
@@ -158,7 +157,27 @@ def _turn(
             file_name(later),
             follows=Pair(previous, draft.category).name,
             subsets=(MULTI,),
-            asked_by=MULTI,
+            asked_by=(MULTI,),
             given_id=later,
             **known,
         )
+
+
+def _read(row: Row, number: int, names: _Names) -> dict[str, Any]:
+    """What a turn says of both of its pairs.
+
+    Raises:
+        InputError: a field cannot be used.
+    """
+    if row.problem is not None:
+        raise row.problem
+    return {
+        "instruction": row.text("instruction"),
+        "target_images": row.pictures(names.target, ()),
+        "mask": row.picture(names.mask, ""),
+        "metadata": {**row.others("instruction", *vars(names).values()), "turn": number},
+    }
+
+
+def _found(value: Any) -> str:
+    return f"found {shown(value)}"
