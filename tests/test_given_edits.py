@@ -156,10 +156,8 @@ def test_edits_of_the_second_language_have_the_names_of_the_first_in_a_folder_of
 
 def test_edits_are_found_though_most_pairs_have_none(tmp_path: Path) -> None:
     """As where one task of many was edited: its pairs may be the last of thousands."""
-    pairs = [
-        Pair(str(n), task, "x", given_id=str(n), data_set="i2ebench", metadata={"image": f"{n}.png"})
-        for task, number in (("Counting", 900), ("Deblurring", 3)) for n in range(number)
-    ]  # fmt: skip
+    made = [("Counting", n) for n in range(900)] + [("Deblurring", n) for n in range(3)]
+    pairs = [replace(I2E[0], category=c, metadata={"image": f"{n}.png"}) for c, n in made]
     edit = put(tmp_path / "EditBench/EditResult_ori/Deblurring/mine/1.png")
     for given in (edit.parent, tmp_path / "EditBench"):
         found = find_edits(given, pairs)

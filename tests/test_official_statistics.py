@@ -337,14 +337,17 @@ def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> No
     _, table = files_and_table([*map(judged, emu, scores), other])
     assert table["test"] == {
         "CLIP-dir": 0.1, "CLIP-im": None, "CLIP-out": 0.5, "L1": 0.25, "DINO": None, "scored": 2,
+        "lacking": {"CLIP-dir": 1},
     }  # fmt: skip
+    assert "lacking" not in table["validation"], "what the network does not give at all is null"
     assert table["validation"]["L1"] == 1.0
     found = [{"clip_i_target": 0.5, "l1_target": 0.5, "clip_t_caption": 0.5}, {"l1_target": 0.25}]
     any_edit = [Pair(str(i), "add", "x", data_set="anyedit") for i in range(2)]
     _, table = files_and_table([*map(judged, any_edit, found)])
     assert table["types"] == {
-        "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2}
-    }
+        "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2,
+                "lacking": {"CLIP-I": 1, "CLIP-T": 1}}
+    }  # fmt: skip
 
 
 QUESTIONS = {
@@ -356,7 +359,7 @@ RIGHT_RESULTS = (
     "SnowRemoval", "WatermarkRemoval",
 )  # fmt: skip
 TASKS = {
-    **{task: ("SSIM", "ssim_padded_target", "Global") for task in RIGHT_RESULTS},
+    **dict.fromkeys(RIGHT_RESULTS, ("SSIM", "ssim_padded_target", "Global")),
     "RegionAccuracy": ("RegionAccuracy", "ssim_padded_outside", "animal"),
     "StyleAlteration": ("clip_score", "clip_t_caption", ""),
     **{task: ("accuracy", "correct", kind) for task, kind in QUESTIONS.items()},
@@ -538,8 +541,11 @@ def test_i2ebench_makes_no_figure_of_a_round_whose_round_before_is_unknown() -> 
     right, wrong = {"correct": 1.0}, {"correct": 0.0}
     cases = [case("a", 1, None), case("b", 1, wrong), case("c", 1, right)]
     cases += [case(key, 2, right) for key in "abc"]
-    _, table = files_and_table(cases)
+    one = Pair("1", "Replacement", given_id="1", data_set="i2ebench", subsets=("original",))
+    _, table = files_and_table([*cases, judged(one, right)])
     ours = table["original"]
+    assert ours["tasks"]["Replacement"] == 1.0
+    assert list(ours["all_rounds"]["tasks"]) == ["Counting"], "the other has no later rounds"
     assert ours["rounds"]["2"]["tasks"]["Counting"] == 1.0
     assert ours["rounds_2_to_5"]["tasks"]["Counting"] == 0.5, "b and c"
     assert ours["all_rounds"]["tasks"]["Counting"] == 0.5, "b twice, c twice"

@@ -135,8 +135,10 @@ def _turn(
     names: _Names,
     caption: str | None = None,
 ) -> Iterator[Pair]:
-    """The pairs of one turn: alone, and after the turn before. One that cannot be read fails in both
-    ways, so that no other turn stands for it."""
+    """The pairs of one turn: alone, and after the turn before.
+
+    A turn that cannot be read fails in both ways, so that no other turn stands for it.
+    """
     draft.language, draft.category = "en", UNSORTED
     alone = f"{key}_1" if number == 1 else f"{key}_inde_{number}"
     draft.pair_id = file_name(alone)

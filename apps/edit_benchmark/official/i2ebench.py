@@ -163,21 +163,22 @@ def _through(rounds: Mapping[int, Sequence[Judged]], counted: Sequence[int]) -> 
 
     What follows an edit of which nothing is known is left out.
     """
-    values: dict[str, list[float]] = {}
+    tasks = dict.fromkeys(o.pair.category for n in sorted(rounds) if n > 1 for o in rounds[n])
+    values: dict[str, list[float]] = {task: [] for task in tasks if task in LATER}
     right: dict[tuple[str, str], bool | None] = {}  # whether all answers so far were, by row
     for number in sorted(rounds):
         for one in rounds[number]:
             task = one.pair.category
-            if task not in LATER:
+            if task not in values:
                 continue
-            of_task, value = values.setdefault(task, []), _value(one)
+            value = _value(one)
             if BY_TASK[task] == ACCURACY:
                 row = task, key_of_row(one.pair)
                 before = right.get(row, True if number == 1 else None)
                 value = None if value is None or before is None else value * before
                 right[row] = before and (None if value is None else bool(value))
             if value is not None and number in counted:
-                of_task.append(value)
+                values[task].append(value)
     return {task: float(np.array(of_task).mean()) if of_task else None
             for task, of_task in values.items()}  # fmt: skip
 
