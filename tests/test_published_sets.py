@@ -258,6 +258,23 @@ def test_no_part_of_a_benchmark_is_lost_with_its_first_row(tmp_path: Path) -> No
     assert [pair.problem is None for pair in read(data)] == [False, True, True]
 
 
+def test_what_of_a_row_is_no_text_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    """A question that is a number would be no question, and a wording none."""
+    data = sets.i2ebench(tmp_path / "data")
+    file = data / "EditData" / "Counting" / "Counting.json"
+    row = {**json.loads(file.read_text())["1"], "div_exp": "one more cat"}
+    rows = {"1": {**row, "Answer": 1}, "2": {**row, "Evaluation": 5}, "3": {**row, "Answer": ""},
+            "4": {**row, "div_exp": ["x"]}}  # fmt: skip
+    written(file, rows)
+    asked = {p.pair_id: str(p.problem) for p in read(data, Choice(subsets=[["questions"]]))}
+    assert list(asked) == ["1", "2", "3", "4"] and asked["1"] == asked["4"] == "None"
+    assert "row 2: Evaluation: expected text (found 5)" in asked["2"]
+    assert "row 3: Answer: is missing" in asked["3"]
+    diverse = named(read(data, Choice(subsets=[["diverse"]], categories=["Counting"])))
+    assert "row 4: div_exp: expected text" in str(diverse["Counting/4_div"].problem)
+    assert diverse["Counting/1_div"].problem is None
+
+
 def test_a_right_result_that_is_missing_is_missed(tmp_path: Path) -> None:
     data = sets.i2ebench(tmp_path / "data")
     right = data / "EditData" / "HazeRemoval" / "gt" / "0001.png"

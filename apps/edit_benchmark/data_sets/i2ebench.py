@@ -21,6 +21,7 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import file_name, inside
 from apps.edit_benchmark.table_rows import Row, rows_of
+from core.errors import InputError
 from core.judges.metrics import AFTER
 
 ORIGINAL, DIVERSE = "original", "diverse"
@@ -108,10 +109,10 @@ class _Round:
         right = row.folder / "gt" / source.name
         has_right = right.parent.is_dir()  # then one without is not all there
         mask = row.text("mask", "")
-        asked = (QUESTIONS,) if _is_text(row, ASKED) and _is_text(row, RIGHT) else ()
+        asked = (QUESTIONS,) if row.text(ASKED, "").strip() and row.label(RIGHT) else ()
         more = row.others("ori_exp", "div_exp", "mask")
-        if _is_text(row, "style"):
-            more[AFTER] = row.values["style"]
+        if style := row.text("style", "").strip():
+            more[AFTER] = style
         original = Pair(
             draft.pair_id,
             draft.category,
@@ -125,17 +126,20 @@ class _Round:
             metadata=more,
         )
         yield self._placed(original, key)
-        diverse = row.values.get("div_exp")
-        if isinstance(diverse, str) and diverse:
-            other = replace(
-                original,
-                pair_id=f"{draft.pair_id}_div",
-                given_id=f"{draft.given_id}_div",
-                instruction=diverse,
-                subsets=(DIVERSE, *asked),
-                asked_by=(DIVERSE,),
-            )
-            yield self._placed(other, key, "_div")
+        other = replace(
+            original,
+            pair_id=f"{draft.pair_id}_div",
+            given_id=f"{draft.given_id}_div",
+            subsets=(DIVERSE, *asked),
+            asked_by=(DIVERSE,),
+        )
+        try:
+            diverse = row.text("div_exp", "")
+        except InputError as problem:  # of this wording alone
+            yield replace(other, problem=InputError(f"{row.place}: {problem}"))
+            return
+        if diverse.strip():
+            yield self._placed(replace(other, instruction=diverse), key, "_div")
 
     def _placed(self, pair: Pair, key: str, wording: str = "") -> Pair:
         """A pair of this round: of a later one, its source is the edit of the round before."""
@@ -152,8 +156,3 @@ class _Round:
     @staticmethod
     def _id(key: str, number: int) -> str:
         return key if number == 1 else f"{key}_{ROUND}{number}"
-
-
-def _is_text(row: Row, name: str) -> bool:
-    value = row.values.get(name)
-    return isinstance(value, str) and bool(value.strip())
