@@ -486,7 +486,7 @@ def test_i2ebenchs_rounds_count_as_wrong_what_follows_a_wrong_edit() -> None:
         }
     assert len(files) == 5 * len(tasks)
 
-    def value(row: dict[str, Any]) -> float:
+    def said_of(row: dict[str, Any]) -> float:
         if "final_judgement" in row:
             return float("yes" in row["final_judgement"].lower())
         return float(row["evaluation"]["clip_score"])
@@ -497,36 +497,36 @@ def test_i2ebenchs_rounds_count_as_wrong_what_follows_a_wrong_edit() -> None:
         for number in range(1, 6):
             rows = said[number][task]
             part = ours if number == 1 else ours["rounds"][str(number)]
-            mean = float(np.array([value(row) for row in rows.values()]).mean())
+            mean = float(np.array([said_of(row) for row in rows.values()]).mean())
             assert part["tasks"][task] == round(mean, 4)
             for key, row in rows.items():
-                right = value(row) if key not in failed else 0.0
-                if task in QUESTIONS and not value(row):
+                right = said_of(row) if key not in failed else 0.0
+                if task in QUESTIONS and not said_of(row):
                     failed.append(key)
                 every.append(right)
             first = len(said[1][task])
         assert ours["all_rounds"]["tasks"][task] == pytest.approx(np.array(every).mean())
         assert ours["rounds_2_to_5"]["tasks"][task] == pytest.approx(np.array(every[first:]).mean())
         assert not failed or sum(every) < sum(
-            value(r) for n in said for r in said[n][task].values()
+            said_of(r) for n in said for r in said[n][task].values()
         )
 
     def of_kind(kind: str) -> float:
         """The notebook takes each folder whose name has that of the task in it."""
         vlm = [
-            value(row)
+            said_of(row)
             for task in QUESTIONS
             for number in range(2, 6)
             for name, rows in said[number].items()
             for row in rows.values()
             if task in name and row["type"].lower() == kind
         ]
-        return round(sum(vlm) / len(vlm) / 3, 4)
+        return float(round(sum(vlm) / len(vlm) / 3, 4))
 
     types = ours["rounds_2_to_5"]["types"]
     assert types["object"]["score"] == of_kind("object")
     assert types["scenery"]["score"] == of_kind("scenery")
-    styles = [value(r) / 35.0 for n in range(2, 6) for r in said[n]["StyleAlteration"].values()]
+    styles = [said_of(r) / 35.0 for n in range(2, 6) for r in said[n]["StyleAlteration"].values()]
     assert types["global"]["score"] == round(sum(styles) / len(styles) / 3, 4)
 
 
