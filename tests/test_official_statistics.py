@@ -351,7 +351,7 @@ def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> No
 
 
 QUESTIONS = {
-    "BGReplacement": "Scenery", "ColorAlteration": "plant", "Counting": "animal",
+    "BGReplacement": "Scenery", "ColorAlteration": "scenery", "Counting": "animal",
     "DirectionPerception": "Human", "ObjectRemoval": "object", "Replacement": "Object",
 }  # fmt: skip
 RIGHT_RESULTS = (
@@ -540,14 +540,14 @@ def test_i2ebench_makes_no_figure_of_a_round_whose_round_before_is_unknown() -> 
 
     right, wrong = {"correct": 1.0}, {"correct": 0.0}
     cases = [case("a", 1, None), case("b", 1, wrong), case("c", 1, right)]
-    cases += [case(key, 2, right) for key in "abc"]
+    cases += [case(key, 2, right) for key in "abcd"]
     one = Pair("1", "Replacement", given_id="1", data_set="i2ebench", subsets=("original",))
     _, table = files_and_table([*cases, judged(one, right)])
     ours = table["original"]
     assert ours["tasks"]["Replacement"] == 1.0
     assert list(ours["all_rounds"]["tasks"]) == ["Counting"], "the other has no later rounds"
     assert ours["rounds"]["2"]["tasks"]["Counting"] == 1.0
-    assert ours["rounds_2_to_5"]["tasks"]["Counting"] == 0.5, "b and c"
+    assert ours["rounds_2_to_5"]["tasks"]["Counting"] == 0.5, "b and c; d had no first round"
     assert ours["all_rounds"]["tasks"]["Counting"] == 0.5, "b twice, c twice"
 
 
