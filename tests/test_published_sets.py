@@ -258,6 +258,17 @@ def test_no_part_of_a_benchmark_is_lost_with_its_first_row(tmp_path: Path) -> No
     assert [pair.problem is None for pair in read(data)] == [False, True, True]
 
 
+def test_edits_beside_the_sources_are_not_taken_for_them(tmp_path: Path) -> None:
+    """Where a table names files alone, which lie in a folder beside it."""
+    data = sets.imgedit(tmp_path / "data") / "hard"
+    [pair] = read(data)
+    assert Path(pair.source_images[0]).parent.name == "original_images"
+    sets.picture(data / "my_edits" / "3.jpg", BLUE)
+    [pair] = read(data)
+    assert "'3.jpg' is in several folders" in str(pair.problem)
+    assert "(my_edits, original_images)" in str(pair.problem)
+
+
 def test_what_of_a_row_is_no_text_is_told_and_not_passed_over(tmp_path: Path) -> None:
     """A question that is a number would be no question, and a wording none."""
     data = sets.i2ebench(tmp_path / "data")
