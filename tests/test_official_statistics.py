@@ -288,11 +288,12 @@ def test_complex_edit_is_the_mean_over_edits_by_complexity() -> None:
         assert ours == {n: sum(e[n] for e in edits) / len(edits) for n in (*names, "overall")}
 
 
-def turn(key: str, number: int, way: str, alone: bool, last: str = "") -> Pair:
+def turn(key: str, number: int, way: str, alone: bool, last: str = "", final: bool = False) -> Pair:
     """A pair as the reader of MagicBrush makes it."""
     name = f"{key}_1" if number == 1 else f"{key}_{way}_{number}"
     subsets = (("single-turn",) if alone else ()) + (("multi-turn",) if (not last and number == 1)
                                                      or way == "iter" else ())  # fmt: skip
+    subsets += ("final-turn",) if final else ()
     return Pair(name, "unsorted", "x", follows=last, subsets=subsets, data_set="magicbrush")
 
 
@@ -303,8 +304,8 @@ def test_magicbrush_has_all_turns_and_final_turns() -> None:
         turn("5", 2, "inde", True),
         turn("5", 2, "iter", False, "unsorted/5_1"),
         turn("5", 3, "inde", True),
-        turn("5", 3, "iter", False, "unsorted/5_iter_2"),
-        turn("8", 1, "", True),
+        turn("5", 3, "iter", False, "unsorted/5_iter_2", final=True),
+        turn("8", 1, "", True, final=True),
     ]
     metrics = ("l1_target", "l2_target", "clip_i_target", "clip_t_caption")
     given = {p.pair_id: {m: float(RNG.random()) for m in (*metrics, "clip_t")} for p in both}
@@ -327,6 +328,10 @@ def test_magicbrush_has_all_turns_and_final_turns() -> None:
     assert "final_turn" not in told([p for p in both if "single-turn" in p.subsets])
     assert "all_turn" not in told([p for p in both if "multi-turn" in p.subsets])
     assert told(both[-1:]).keys() >= {"all_turn", "final_turn"}
+    final = told([*both[:4], both[5]])["final_turn"]
+    assert (final["l1"], final["scored"]) == (mean("l1_target", "8_1"), 1), (
+        "no turn before stands for the final one of a session that was not run to its end"
+    )
 
 
 def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> None:

@@ -150,6 +150,10 @@ def test_magicbrushs_sessions_are_run_in_both_ways(build: Build, tmp_path: Path)
     assert multi["unsorted/100_iter_2"].follows == "unsorted/100_1"
     assert multi["unsorted/100_iter_2"].target_images and multi["unsorted/100_iter_2"].mask
     assert not any("inde" in name for name in multi)
+    final = read(data, Choice(subsets=[["multi-turn"], ["final-turn"]]))
+    assert [pair.name for pair in final] == [*multi], "with all turns before them"
+    last = [pair.pair_id for pair in multi.values() if "final-turn" in pair.subsets]
+    assert last == (["100_iter_3", "200_1"] if build is sets.magicbrush_disk else ["100_iter_2"])
     if build is sets.magicbrush_disk:  # a table has none
         captions = [pair.metadata.get("output_caption") for pair in multi.values()]
         assert captions == ["caption 1", "caption 2", "caption 3", None]

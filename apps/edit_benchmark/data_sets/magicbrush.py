@@ -8,12 +8,12 @@ results are those of `<split>/local_descriptions.json`, by picture and `output`.
 A session is run in two ways. Single turn: each turn edits the picture that the data has for it
 (`<id>_1`, `<id>_inde_2`, …). Multi-turn: each edits what was made in the turn before (`<id>_1`,
 `<id>_iter_2`, …). These are the names of its own script's edits; the second way has to be asked
-for.
+for. The last turns of sessions are a part by themselves, for which all turns before are run.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from core.judges.metrics import AFTER
 from core.validation import shown
 
 SINGLE, MULTI = "single-turn", "multi-turn"
+FINAL = "final-turn"
+"""Which pairs of `MULTI` are the last of their sessions."""
 _FILE = "edit_sessions.json"
 _CAPTIONS = "local_descriptions.json"
 _COLUMNS = {"img_id", "turn_index", "source_img", "instruction"}
@@ -59,9 +61,16 @@ class MagicBrush:
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         files = _session_files(path)
-        if files:
-            return [pair for file in files for pair in _of_sessions(file)]
-        return [pair for file in arrow_files(path) for pair in _of_table(file, path)]
+        pairs = [pair for file in files for pair in _of_sessions(file)]
+        if not files:
+            pairs = [pair for file in arrow_files(path) for pair in _of_table(file, path)]
+        followed = {pair.follows for pair in pairs}
+        return [
+            replace(pair, subsets=(*pair.subsets, FINAL))
+            if MULTI in pair.subsets and pair.name not in followed
+            else pair
+            for pair in pairs
+        ]
 
 
 def _session_files(path: Path) -> list[Path]:
