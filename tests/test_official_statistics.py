@@ -464,6 +464,16 @@ def test_i2ebench_counts_what_does_not_say_yes_as_wrong_and_says_how_often() -> 
     other = OtherJudge(JudgedBy("a", "m", "p", {}, None, None, []), ["correct"], ours)
     joined = official_table(pairs, measured, [other])
     assert joined is not None and joined["original"] == part
+    foreign = [
+        replace(r, scores={"SC": 5.0, "PQ": 5.0, "O": 5.0} if r.scores else None) for r in ours
+    ]
+    metrics = [replace(r, scores={"ssim_padded_target": 0.5}, outcome="scored") for r in ours]
+    other = OtherJudge(JudgedBy("b", "m", "p", {}, None, None, []), ["ssim"], metrics)
+    beside = official_table(pairs, foreign, [other])
+    assert beside is not None and beside["original"]["tasks"] == {
+        "Counting": None,
+        "Lowlight": 0.5,
+    }, "what a judge of another protocol could not be read in is no answer to these questions"
 
 
 def test_i2ebenchs_rounds_count_as_wrong_what_follows_a_wrong_edit() -> None:

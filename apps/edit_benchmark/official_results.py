@@ -53,7 +53,8 @@ def judged_by(
     What several of the other judges give is nobody's, as it is not known whose is meant.
     """
     scores = [_scores(statistic, pair, record) for pair, record in zip(pairs, records, strict=True)]
-    unread = [record.outcome == UNREAD for record in records]
+    gives = any(scores)  # what a judge of another protocol said is no answer to its questions
+    unread = [gives and record.outcome == UNREAD for record in records]
     givers = _givers(statistic, pairs, records, others) if statistic.joins_judges else {}
     for other in others:
         wanted = {name for name, judges in givers.items() if judges == [other.judged_by.judge]}
