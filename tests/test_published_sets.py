@@ -159,6 +159,40 @@ def test_magicbrushs_sessions_are_run_in_both_ways(build: Build, tmp_path: Path)
         assert captions == ["caption 1", "caption 2", "caption 3", None]
 
 
+def test_a_session_of_magicbrush_may_go_on_in_the_next_part_of_its_table(tmp_path: Path) -> None:
+    """Its splits are published in up to 51 parts, which are cut between any two rows."""
+    rows = [
+        {"img_id": key, "turn_index": n, "source_img": cell(RED), "mask_img": cell(BLUE),
+         "instruction": f"turn {n}", "target_img": cell(GREEN)}
+        for key, n in (("7", 1), ("7", 2), ("7", 3), ("8", 1))
+    ]  # fmt: skip
+    for split, cut in (("dev", 2), ("train", 4)):
+        parts = [rows[:cut], rows[cut:]] if split == "dev" else [rows]
+        for number, part in enumerate(parts):
+            name = f"{split}-{number:05d}-of-{len(parts):05d}-1a2b3c4d5e6f7a8b.parquet"
+            parquet(tmp_path / "data" / "data" / name, part)
+    for split in ("dev", "train"):
+        pairs = read(tmp_path / "data", Choice(subsets=[["multi-turn"], [split]]))
+        assert [p.pair_id.partition("_0")[0] for p in pairs] == [
+            "7_1",
+            "7_iter_2",
+            "7_iter_3",
+            "8_1",
+        ]
+        assert [bool(p.follows) for p in pairs] == [False, True, True, False]
+        assert ["final-turn" in p.subsets for p in pairs] == [False, False, True, True]
+
+
+def test_complex_edits_rows_are_counted_over_all_parts_of_a_split(tmp_path: Path) -> None:
+    """Its scorer knows an edit by its row's place in the split."""
+    rows = sets.complex_rows()
+    for number in range(2):
+        for split in ("test_real", "test_syn"):
+            parquet(tmp_path / "data" / f"{split}-{number:05d}-of-00002.parquet", rows)
+    names = [p.name for p in read(tmp_path / "data")]
+    assert sorted(names) == [f"{s}/{n:04d}_C2" for s in ("real", "syn") for n in range(4)]
+
+
 def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
     data = sets.magicbrush_disk(tmp_path / "data")
     file = data / "dev" / "edit_sessions.json"

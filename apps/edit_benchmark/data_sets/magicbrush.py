@@ -12,7 +12,7 @@ for. The last turns of sessions are a part by themselves, for which all turns be
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,21 @@ class MagicBrush:
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         files = _session_files(path)
-        pairs = [pair for file in files for pair in _of_sessions(file)]
+        found = [_of_sessions(file) for file in files]
         if not files:
-            pairs = [pair for file in arrow_files(path) for pair in _of_table(file, path)]
-        followed = {pair.follows for pair in pairs}
-        return [
-            replace(pair, subsets=(*pair.subsets, FINAL))
-            if MULTI in pair.subsets and pair.name not in followed
-            else pair
-            for pair in pairs
-        ]
+            parts: dict[tuple[str, ...], list[Path]] = {}
+            for file in arrow_files(path):
+                parts.setdefault(split_of(file, path), []).append(file)
+            found = [_of_table(of_split, split) for split, of_split in parts.items()]
+        return [pair for pairs in found for pair in _with_finals(pairs)]
+
+
+def _with_finals(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The pairs of whole sessions, of which it is said which turns are the last."""
+    followed = {pair.follows for pair in pairs}
+    for pair in pairs:
+        final = MULTI in pair.subsets and pair.name not in followed
+        yield replace(pair, subsets=(*pair.subsets, FINAL)) if final else pair
 
 
 def _session_files(path: Path) -> list[Path]:
@@ -114,7 +119,8 @@ def _session(file: Path, number: int, item: Item) -> Row:
     return Row({"turns": turns}, file, number, file.parent / "images", key, problem)
 
 
-def _of_table(file: Path, path: Path) -> list[Pair]:
+def _of_table(files: Sequence[Path], split: tuple[str, ...]) -> list[Pair]:
+    """The turns of a split, whose parts are cut between any two rows."""
     before: dict[str, int] = defaultdict(int)
 
     def build(row: Row, draft: Draft) -> Iterator[Pair]:
@@ -125,7 +131,7 @@ def _of_table(file: Path, path: Path) -> list[Pair]:
         before[key] = number
         return _turn(row, draft, key, number, first, _IN_TABLE)
 
-    return pairs_of(rows_of(file), build, subsets=split_of(file, path))
+    return [pair for file in files for pair in pairs_of(rows_of(file), build, subsets=split)]
 
 
 def _number(row: Row) -> int:
