@@ -1,6 +1,7 @@
 """I2EBench as its scripts judge it: questions to a chat model, SSIM, and CLIP, by two judges."""
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from workers.judges.padded_ssim import padded_ssim
 
 def by_the_scripts_steps(a: torch.Tensor, b: torch.Tensor) -> float:
     """SSIM of [1, 3, height, width] by convolutions that fill up with zeros, meant over all."""
-    line = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
+    line = torch.tensor([math.exp(-((x - 5) ** 2) / (2 * 1.5**2)) for x in range(11)])
     line = line / line.sum()
     window = torch.outer(line, line).expand(3, 1, 11, 11).to(a.dtype)
 
@@ -62,12 +63,15 @@ def test_ssim_is_that_of_the_script_up_to_the_border(size: tuple[int, int]) -> N
 
 def test_under_a_mask_both_pictures_have_the_masks_own_values() -> None:
     """Which are up to 255, beside pictures from 0 to 1: the script does not divide them."""
-    source, edit, mask = noise((48, 40), 1), noise((48, 40), 2), Image.new("L", (48, 40))
+    grey = Image.new("RGB", (48, 40), "gray")
+    source, edit = (Image.blend(grey, noise((48, 40), seed), 0.1) for seed in (1, 2))
+    mask = Image.new("L", (48, 40))
     mask.paste(255, (0, 0, 20, 40))
     mask.paste(7, (20, 0, 24, 40))
     filled = torch.from_numpy(np.asarray(mask, np.float64)).expand(1, 3, 40, 48)
     both = [torch.where(filled > 0, filled, values(picture)) for picture in (source, edit)]
-    assert padded_ssim(edit, source, mask) == pytest.approx(by_the_scripts_steps(*both), abs=1e-6)
+    own = by_the_scripts_steps(*both)
+    assert padded_ssim(edit, source, mask) == pytest.approx(own, abs=1e-7), "its window's sum shows"
     edit.paste(source.crop((24, 0, 48, 40)), (24, 0))
     assert padded_ssim(edit, source, mask) == pytest.approx(1)
     assert padded_ssim(edit, source) < 0.9
