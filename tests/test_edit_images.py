@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import runpy
 import shlex
 import sys
@@ -88,6 +89,26 @@ def test_a_picture_may_have_any_name_that_a_disk_takes(command: Command) -> None
     code, said = command.run("photos", *NIGHT)
     assert code == 0 and "4 edits: 4 done" in said
     assert "new_line_make_it_night.png" in command.made("photos_edited")
+
+
+def test_pictures_whose_names_differ_in_a_line_break_alone_are_both_edited(
+    command: Command,
+) -> None:
+    for name in ("a\nb.png", "a_b.png"):
+        command.picture(f"photos/{name}")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 0 and "2 edits: 2 done" in said
+    assert len(command.made("photos_edited")) == 2
+    assert "2 edits: 2 skipped" in command.run("photos", *NIGHT)[1]
+
+
+def test_a_picture_whose_name_is_no_text_fails_alone_and_says_what_to_do(command: Command) -> None:
+    command.picture(f"photos/{os.fsdecode('房子.png'.encode('gbk'))}")
+    command.picture("photos/house.png")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 1 and "2 edits: 1 done, 1 failed" in said
+    assert "its name is not UTF-8 text; rename it. convmv -f GBK" in said
+    assert command.made("photos_edited") == ["house_make_it_night.png"]
 
 
 def test_a_folder_is_searched_through_in_natural_order_without_what_is_hidden(

@@ -254,6 +254,14 @@ def test_text_of_before_unicode_is_refused_with_the_command_that_converts_it(
     assert f"iconv -f {usual} -t UTF-8 '{file}'" in said
 
 
+def test_the_encoding_is_told_by_the_text_that_is_no_utf8_and_not_by_what_comes_before(
+    tmp_path: Path,
+) -> None:
+    plain = '{"prompt": "a red house"},' * 1000
+    chinese = f'[{plain}{{"prompt": "夜晚的海边，一只猫"}}]'
+    assert "it looks like GBK." in refusal_of(tmp_path, "p.json", chinese.encode("gbk"))
+
+
 def test_a_header_of_before_unicode_is_no_riddle(tmp_path: Path) -> None:
     said = refusal_of(tmp_path, "p.csv", "prompt;Größe\na house;64x64\n".encode("latin-1"))
     assert "line 1: not UTF-8 text; save the file as UTF-8" in said
