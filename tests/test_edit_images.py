@@ -6,6 +6,7 @@ import os
 import runpy
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -100,6 +101,17 @@ def test_pictures_whose_names_differ_in_a_line_break_alone_are_both_edited(
     assert code == 0 and "2 edits: 2 done" in said
     assert len(command.made("photos_edited")) == 2
     assert "2 edits: 2 skipped" in command.run("photos", *NIGHT)[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("图片,提示词", "a.png,make it night"), ("原图,指令,提示词", "a.png,make it night,a house")],
+)
+def test_columns_of_edits_may_have_chinese_names(tmp_path: Path, header: str, row: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{header}\n{row}\n", "utf-8")
+    [edit] = read_edits(tmp_path / "list.csv").inputs
+    assert isinstance(edit, Mapping) and edit["instruction"] == "make it night"
+    assert edit["source_images"] == [str(tmp_path / "a.png")]
 
 
 def test_a_picture_whose_name_is_no_text_fails_alone_and_says_what_to_do(command: Command) -> None:

@@ -61,9 +61,10 @@ def test_prompts_of_the_command_line_and_a_file_prompts_never_share_a_folder(
 
 
 def test_prompts_that_an_earlier_version_drew_into_the_folder_prompts_go_on_there(
-    command: Command,
+    command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed = ("--prompt", "a red house", "1")
+    monkeypatch.setenv("HOME", str(command.folder))
+    typed = ("--prompt", "a red house", "1", "--output-dir", "~/outputs")  # as in settings
     assert command.run(*typed, "--name", "prompts")[0] == 0
     (command.folder / "outputs" / "prompts" / ".input.json").unlink()  # it wrote none
     for _ in range(2):
