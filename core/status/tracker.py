@@ -302,6 +302,12 @@ class RunTracker:
             ended = sum(kind.done + kind.failed + kind.not_tried for kind in kinds)
             return ended, sum(kind.total + kind.expected for kind in kinds)
 
+    @property
+    def has_begun(self) -> bool:
+        """It is known what is to be done: workers may be started before."""
+        with self._lock:
+            return bool(self._kinds)
+
     def status(self) -> RunStatus:
         """The run at this moment."""
         with self._lock:
