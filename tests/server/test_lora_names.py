@@ -1,8 +1,11 @@
 """LoRAs by their names: those of one folder, and nothing beyond it."""
 
+import asyncio
 import json
 import struct
+import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 from loguru import logger
@@ -10,6 +13,7 @@ from loguru import logger
 from apps.server.errors import ApiError
 from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras, view
+from apps.server.task_requests import CheckedTasks, Pictures, TaskRequests
 from core import MultiGPUImageGenerator
 from tests.conftest import PROJECT
 
@@ -149,6 +153,32 @@ def test_each_kind_of_task_is_refused_what_its_own_model_cannot_take(
     assert loras.resolve("neither", "lora"), "it may be unloaded, whoever pinned it"
     own(folder / "neither.safetensors", 96)
     assert loras.resolve("neither", "lora", "generate"), "it is another file now"
+
+
+def test_others_are_served_while_a_lora_is_looked_for(tmp_path: Path) -> None:
+    served = threading.Event()
+
+    class Busy:
+        """The models are not known before others were served, as where a batch is being planned."""
+
+        def resolve(self, name: str, param: str, kind: str) -> str:
+            assert served.wait(10), "nobody was served meanwhile"
+            return f"/loras/{name}"
+
+    async def check() -> CheckedTasks:
+        tasks = [
+            {"prompt": "a", "lora_path": "x"},
+            {"prompt": "b", "loras": [{"path": "y"}, {"path": "z"}]},
+        ]
+        requests = TaskRequests(cast(Pictures, None), Busy(), seed=0)
+        checking = asyncio.create_task(requests.check("me", tasks, "jobs/1"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        served.set()
+        return await checking
+
+    first, second = asyncio.run(check()).tasks
+    assert first["lora_path"] == "/loras/x" and second["loras"][1]["path"] == "/loras/z"
 
 
 def test_the_demo_models_own_loras_are_all_offered(tmp_path: Path) -> None:
