@@ -111,6 +111,12 @@ class RunTracker:
                 worker.device = None if server else device
             self._changed()
 
+    def has_all_devices(self) -> None:
+        """There is another engine, which does without none until it says so."""
+        with self._lock:
+            self._not_used.clear()
+            self._changed()
+
     def begin(
         self, tasks: Iterable[TaskShape], settled: Iterable[Result] = (), more: int = 0
     ) -> None:
