@@ -41,6 +41,7 @@ const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
 const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
 const holdings = new LoraHoldings(workersSoon);
 let nextLook = null;
+let wereBusy = false; // workers, when they were last looked at
 
 async function lookAtQueue() {
   const asked = performance.now();
@@ -52,7 +53,8 @@ async function lookAtQueue() {
 async function lookAtWorkers() {
   clearTimeout(nextLook);
   const seen = document.hidden ? undefined : await reading(refreshWorkers)();
-  if (seen?.busy) queueSoon();
+  if (seen?.busy || wereBusy) queueSoon(); // also when they have just come to rest
+  wereBusy = seen?.busy ?? wereBusy;
   if (seen) await reading(() => holdings.look(seen.workers))();
   clearTimeout(nextLook);
   nextLook = setTimeout(lookAtWorkers, holdings.hurries ? HURRY : seen?.busy ? BUSY : IDLE);
