@@ -20,7 +20,7 @@ MOST_NAMES = 3
 MOST_LETTERS = 300  # of a reason
 
 ADVICE: Mapping[str, str] = {
-    "input": "Correct these entries; the same command then does them alone.",
+    "input": "Correct what is named; the same command then does these alone.",
     "lora": "Give a LoRA that is there and was made for this model; the same command then tries "
     "these alone.",
     "model": "See that the model can be had and fits into memory, or name another one (--model).",
