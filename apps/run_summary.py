@@ -174,7 +174,7 @@ def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
     if len(found) > MOST_REASONS:
         lines.append(f"{len(found) - MOST_REASONS} other reasons are in {table}.")
     if not tally.all_succeeded:
-        lines.append(f"try again with: {again}")
+        lines.append(f"{'try again' if found else 'continue'} with: {again}")
     return [one_line(line) for line in lines]
 
 
