@@ -20,7 +20,7 @@ MOST_NAMES = 3
 MOST_LETTERS = 300  # of a reason
 
 ADVICE: Mapping[str, str] = {
-    "input": "Correct these entries; the same command then does them alone.",
+    "input": "Correct what is named; the same command then does these alone.",
     "lora": "Give a LoRA that is there and was made for this model; the same command then tries "
     "these alone.",
     "model": "See that the model can be had and fits into memory, or name another one (--model).",
@@ -174,7 +174,7 @@ def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
     if len(found) > MOST_REASONS:
         lines.append(f"{len(found) - MOST_REASONS} other reasons are in {table}.")
     if not tally.all_succeeded:
-        lines.append(f"try again with: {again}")
+        lines.append(f"{'try again' if found else 'continue'} with: {again}")
     return [one_line(line) for line in lines]
 
 

@@ -12,16 +12,28 @@ road asphalt beach seaside city town skyline buildings forest woods trees small 
 big large huge medium user assistant style winter neon pencil sketch watercolour make add
 remove change replace turn into move color colour one two no from
 """
-_THINGS = """
+_OBJECTS = """
 house home cottage tree boat sailboat ship mountain peak hill ball tent car cat kitten flower
-umbrella parasol mushroom toadstool star balloon hot air red orange yellow green blue purple
-violet pink white
+umbrella parasol mushroom toadstool star balloon
 """
-WORDS: tuple[str, ...] = tuple(dict.fromkeys((_GRAMMAR + _THINGS).split()))
+_QUALITIES = """
+hot air red orange yellow green blue purple violet pink white
+"""
+WORDS: tuple[str, ...] = tuple(dict.fromkeys((_GRAMMAR + _OBJECTS + _QUALITIES).split()))
 _KNOWN = frozenset(WORDS)
+_PLACES = frozenset(["left", "right", "centre", "center", "middle"])
 
 
 def unknown_words(prompt: str) -> list[str]:
     """Words of `prompt` that the demo model will ignore, each once, in their order."""
-    words = re.findall(r"[\w<|>]+", prompt.lower())
-    return [w for w in dict.fromkeys(words) if w not in _KNOWN]
+    return [w for w in dict.fromkeys(_words(prompt)) if w not in _KNOWN]
+
+
+def names_no_place(prompt: str) -> bool:
+    """It names an object and not where it stands: the demo model was taught both together."""
+    words = set(_words(prompt))
+    return not words.isdisjoint(_OBJECTS.split()) and words.isdisjoint(_PLACES)
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[\w<|>]+", prompt.lower())

@@ -251,6 +251,15 @@ def test_the_command_tells_how_judges_agree_with_people_and_each_other(
     assert "judges with each other" in shown and "no score: comparisons" in shown
 
 
+def test_a_judge_whose_run_has_no_verdict_yet_is_told_by_its_name(
+    judged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (judged / "out" / "scores" / "openai-late" / "add").mkdir(parents=True)
+    line = ["agreement", "--data", str(judged / "bench"), str(judged / "out")]
+    assert benchmark([*line, "--samples", "100"]) == 0
+    assert f"A: openai-late: 0 edits, {judged / 'out'}" in capsys.readouterr().out
+
+
 def test_candidates_are_compared_by_a_part_of_a_score(judged: Path) -> None:
     report = judged / "report.json"
     line = ["agreement", "--data", str(judged / "bench"), str(judged / "out")]

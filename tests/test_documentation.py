@@ -56,6 +56,15 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_each_table_has_a_head(page: Path) -> None:
+    """A row after an empty line is no row of the table before, but text with bars in it."""
+    text = BLOCK.sub("", page.read_text("utf-8"))
+    for table in re.findall(r"(?:^ *\|.*\n?)+", text, re.MULTILINE):
+        head, line = [*table.splitlines(), ""][:2]
+        assert re.fullmatch(r" *\|[-:| ]+\|", line), f"{page}: no head above: {head}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(BLOCK.sub("", page.read_text("utf-8"))):
         if "://" in link:

@@ -106,6 +106,28 @@ def test_a_link_keeps_its_name_and_means_its_file(cached: Path, tmp_path: Path) 
     assert inspector.sha256(found) == inspector.sha256(other)
 
 
+def test_a_folder_of_peft_is_a_lora_and_gives_it_its_name(
+    tiny_model: Path, tiny_loras: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "ink" / "adapter_model.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(tiny_loras[0].read_bytes())
+    task = {"prompt": "a cat", "lora_path": str(file.parent), **SMALL}
+    with MultiGPUImageGenerator(
+        1, config={"model": str(tiny_model)}, output_dir=tmp_path / "out"
+    ) as generator:
+        [result] = generator.generate_batch([task])
+    assert result.output_path is not None, result.error
+    with Image.open(result.output_path) as picture:
+        assert "<lora:ink:1>" in picture.info["parameters"]
+
+
+def test_a_folder_without_a_lora_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "styles").mkdir()
+    with pytest.raises(LoraError, match="is a folder without adapter_model"):
+        find_lora("styles", [tmp_path])
+
+
 @pytest.mark.parametrize("content", [PICKLE, b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 40])
 def test_a_pickle_is_refused_whatever_it_is_called(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "style.safetensors"

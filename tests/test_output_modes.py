@@ -156,6 +156,12 @@ def test_errors_that_differ_in_names_and_numbers_are_one_reason() -> None:
     assert lines[1] == "  t0, t1, t2 and 6 more" and lines[-1] == "try again with: python x.py"
 
 
+def test_a_run_that_was_only_interrupted_is_continued_and_not_tried_again() -> None:
+    results = [Result(0, "t0", "done", "t0.png"), failed(1, "", "Not tried.", "interrupted")]
+    lines = failure_lines(Tally.of(results), "python x.py", "results.jsonl")
+    assert lines == ["continue with: python x.py"]
+
+
 def test_of_hundreds_of_reasons_some_are_shown_and_the_table_has_the_others() -> None:
     results = [failed(n, "error", "reason " + "x" * n) for n in range(200)]
     lines = failure_lines(Tally.of(results), "again", "out/results.jsonl")

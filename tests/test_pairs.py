@@ -272,7 +272,8 @@ def test_a_relative_path_may_lead_upwards(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     row = {"input_file_name": "a.png", "instruction": "x", "category": "c", "pair_id": "same"}
     first, second = read(imagefolder(tmp_path, row, row)).pairs
-    assert first.problem is None and "given twice" in str(second.problem)
+    assert first.problem is None
+    assert "'same' of 'c' is given twice: entries 1 and 2" in str(second.problem)
     other = read(imagefolder(tmp_path, row, {**row, "category": "d"})).pairs
     assert all(p.problem is None for p in other)
 

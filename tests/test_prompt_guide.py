@@ -55,7 +55,7 @@ def test_the_files_that_it_shows_are_read(tmp_path: Path) -> None:
         porch, boat = (task for task in read_tweets(tmp_path / f"p.{name}").inputs)
         assert isinstance(porch, dict) and isinstance(boat, dict)
         assert (porch["output_path"], boat["output_path"]) == ("porch.png", "boat.png")
-        assert porch["prompt"] == "a red house on grass at night"
+        assert porch["prompt"] == "a red house on the left on grass at night"
 
 
 def test_the_persona_file_that_it_shows_is_read(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_one_setting_stands_on_one_axis() -> None:
     [
         ("a.safetensors", {"path": "a.safetensors"}),
         ("a.safetensors:0.8", {"path": "a.safetensors", "strength": 0.8}),
+        ("a.safetensors:0,8", {"path": "a.safetensors", "strength": 0.8}),
         ("a:-1", {"path": "a", "strength": -1.0}),
         ("C:\\a.safetensors", {"path": "C:\\a.safetensors"}),
     ],

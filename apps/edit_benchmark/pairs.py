@@ -129,16 +129,16 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
     Others that clash get their position appended. The first keeps its own, so that ids and
     results stay as they are when the data grows.
     """
-    given: set[tuple[str, str]] = set()
+    given: dict[tuple[str, str], int] = {}
     taken: set[str] = set()
     renamed: dict[str, str] = {}
     unique: list[Pair] = []
     for position, pair in enumerate(pairs):
         if pair.given_id is not None:
             key = (pair.category, pair.given_id)
-            if key in given:
-                pair = _given_twice(pair)
-            given.add(key)
+            first = given.setdefault(key, position)
+            if first != position:
+                pair = _given_twice(pair, first, position)
         own, numbers, name = pair.pair_id, "", pair.name
         while output_key(pair.name) in taken:
             numbers += f"_{position:04d}"
@@ -170,6 +170,9 @@ def _as_text(path: str) -> str:
     return path if isinstance(path, Embedded) else as_text(path)
 
 
-def _given_twice(pair: Pair) -> Pair:
-    problem = InputError(f"Pair {pair.given_id!r} of {pair.category!r} is given twice.")
+def _given_twice(pair: Pair, first: int, second: int) -> Pair:
+    problem = InputError(
+        f"Pair {pair.given_id!r} of {pair.category!r} is given twice: entries {first + 1} and "
+        f"{second + 1} of the data."
+    )
     return replace(pair, problem=problem, given_id=None)

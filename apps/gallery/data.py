@@ -56,6 +56,7 @@ def item_row(folder: Path, item: Item, page: Path) -> dict[str, Any]:
     tweet = metadata.get("tweet_text") if isinstance(metadata, dict) else None
     seed = item.task.get("seed")
     is_small = item.file is not None and not needs_thumbnail(item)
+    given = _outside(folder, item.given, page, link) if item.given else {}
     row = {
         "id": item.id,
         "batch": item.batch,
@@ -68,6 +69,8 @@ def item_row(folder: Path, item: Item, page: Path) -> dict[str, Any]:
         "thumb": link(thumbnail(item.sha256))
         if item.sha256 and item.file and not is_small
         else None,
+        **({} if item.is_missing else given),
+        "given": bool(given),
         "missing": item.is_missing,
         "task": {k: v for k, v in item.task.items() if k not in _LEFT_OUT and _says(v)},
         "seed": str(seed) if isinstance(seed, int) else None,
@@ -81,14 +84,14 @@ def item_row(folder: Path, item: Item, page: Path) -> dict[str, Any]:
         "cause": item.cause,
         "category": item.category,
         "choice": item.choice,
-        "sources": [_source(folder, path, page, link) for path in item.sources],
+        "sources": [_outside(folder, path, page, link) for path in item.sources],
         "verdicts": [verdict_row(verdict) for verdict in item.verdicts],
     }
     return {key: value for key, value in row.items() if _says(value)}
 
 
-def _source(folder: Path, path: str, page: Path, link: Any) -> dict[str, Any]:
-    """A picture that was edited: its copy, and where it lies itself."""
+def _outside(folder: Path, path: str, page: Path, link: Any) -> dict[str, Any]:
+    """A picture that the folder does not have itself: its copy, and where it lies."""
     return {
         "thumb": link(source_copy(path)),
         "url": url_from(page, folder / on_disk(path)),

@@ -6,6 +6,15 @@ from typing import Any, Literal
 State = Literal["done", "failed", "running", "waiting"]
 """running: a worker has it, or had it when its run was killed. waiting: the next run does it."""
 Kind = Literal["generate", "edit", "score"]
+STATES: dict[str, State] = {
+    "done": "done",
+    "failed": "failed",
+    "quarantined": "failed",
+    "leased": "running",
+    "pending": "waiting",
+}
+"""By the state on record."""
+FINAL_STATES = frozenset({"done", "failed"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Item:
     Attributes:
         id: unique in its folder, and the same whenever it is read.
         file: the picture, relative to the folder; None where there is none.
+        given: an edit that the run only scored: its path as recorded, outside of the folder.
         is_missing: the record speaks of a picture that is not there.
         size: bytes of the picture.
         task: as it was recorded.
@@ -49,6 +59,7 @@ class Item:
     state: State
     task: dict[str, Any]
     file: str | None = None
+    given: str | None = None
     is_missing: bool = False
     size: int = 0
     sha256: str | None = None
@@ -62,6 +73,11 @@ class Item:
     sources: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     choice: str | None = None
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Paths of pictures that the folder does not have itself, so that it keeps small copies."""
+        return (*self.sources, *((self.given,) if self.given else ()))
 
     @property
     def category(self) -> str | None:

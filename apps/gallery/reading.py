@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.gallery.choices import with_choices
-from apps.gallery.items import Item, Kind, State
+from apps.gallery.given_edits import given_edits
+from apps.gallery.items import STATES, Item, Kind
 from apps.gallery.verdicts import Verdicts
 from apps.run_folders import runs_below
 from core.errors import InputError
@@ -20,13 +21,6 @@ from core.store.outputs import PICTURE_SUFFIXES
 from core.tasks import FAILURES
 
 METADATA, RESULTS = "metadata.jsonl", "results.jsonl"
-_STATES: dict[str, State] = {
-    "done": "done",
-    "failed": "failed",
-    "quarantined": "failed",
-    "leased": "running",
-    "pending": "waiting",
-}
 
 
 @dataclass(frozen=True)
@@ -66,16 +60,15 @@ def _items(folder: Path, record: FolderRecord) -> list[Item]:
     scores = [task for task in record.tasks if kind_of(task.entry.task) == "score"]
     others = [task for task in record.tasks if kind_of(task.entry.task) != "score"]
     verdicts = Verdicts(folder, scores, [task.entry for task in others])
-    items = [
+    own = [replace(_item(folder, task), verdicts=verdicts.of(task.entry.key)) for task in others]
+    return [
         replace(
-            _item(folder, task),
-            attempts=attempts[task.entry.key],
-            cause=ends.get(task.entry.key) if task.entry.state in FAILURES else None,
-            verdicts=verdicts.of(task.entry.key),
+            item,
+            attempts=attempts[item.id],
+            cause=ends.get(item.id) if item.state == "failed" else None,
         )
-        for task in others
+        for item in with_choices(own) + given_edits(folder, verdicts.alone)
     ]
-    return with_choices(items) + [_item(folder, task) for task in verdicts.alone]
 
 
 def kind_of(task: dict[str, Any]) -> Kind:
@@ -87,12 +80,11 @@ def kind_of(task: dict[str, Any]) -> Kind:
 
 def _item(folder: Path, recorded: Recorded) -> Item:
     entry = recorded.entry
-    state = _STATES[entry.state]
+    state = STATES[entry.state]
     size = _size(folder, entry) if state == "done" else 0
     is_missing = state == "done" and size is None
     sources = entry.task.get("source_images") or ()
     sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
-    edited = entry.task.get("edited_image")
     return Item(
         id=entry.key,
         batch=recorded.batch,
@@ -110,7 +102,7 @@ def _item(folder: Path, recorded: Recorded) -> Item:
         seconds=entry.elapsed,
         updated=recorded.updated,
         error=entry.error,
-        sources=(*sources, *((str(edited),) if edited else ())),
+        sources=sources,
     )
 
 

@@ -48,7 +48,7 @@ def make_thumbnails(
             picture = folder / on_disk(item.file)
             wanted.append((picture, folder / thumbnail(item.sha256), SIDE))
         if item.state in ("done", "failed"):
-            for path in item.sources:
+            for path in item.outside:
                 copy = folder / source_copy(path)
                 wanted.append((folder / on_disk(path), copy, SOURCE_SIDE))
         for picture, copy, side in wanted:
@@ -86,6 +86,6 @@ def _make(picture: Path, copy: Path, side: int) -> bool:
 def unused(folder: Path, items: Sequence[Item]) -> list[Path]:
     """Copies that nothing in the folder needs any more."""
     needed = {thumbnail(item.sha256) for item in items if item.sha256 and needs_thumbnail(item)}
-    needed |= {source_copy(path) for item in items for path in item.sources}
+    needed |= {source_copy(path) for item in items for path in item.outside}
     copies = (f for n in (THUMBNAILS, SOURCES) for f in (folder / HIDDEN / n).rglob("*.jpg"))
     return sorted(file for file in copies if file.relative_to(folder).as_posix() not in needed)

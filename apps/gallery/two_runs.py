@@ -54,7 +54,7 @@ def write_comparison(
     rows = []
     for item, other in pairs:
         row, second = item_row(a, item, file.parent), item_row(b, other, file.parent)
-        kept = ("url", "thumb", "file", "verdicts", "error", "state", "seconds", "used")
+        kept = ("url", "thumb", "file", "given", "verdicts", "error", "state", "seconds", "used")
         row["other"] = {key: second[key] for key in kept if key in second}
         if "failed" in (item.state, other.state):
             row["state"] = "failed"

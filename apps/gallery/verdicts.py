@@ -30,21 +30,29 @@ class Verdicts:
     def __init__(self, folder: Path, scores: Sequence[Recorded], edits: Sequence[Entry]) -> None:
         self._folder = folder
         keys = {edit.key for edit in edits if edit.output_path is not None}
-        found: dict[str, dict[str, Verdict]] = defaultdict(dict)
+        found: dict[str, list[Recorded]] = defaultdict(list)
         self.alone: list[Recorded] = []
-        for score in sorted(scores, key=lambda score: score.updated):
+        for score in scores:
             key = _ending(str(score.entry.task.get("edited_image")), keys)
             if key is None:
                 self.alone.append(score)
             elif score.entry.state not in ("pending", "leased"):
-                verdict = read_verdict(folder, score)
-                found[key].pop(verdict.judge, None)  # the newest one last
-                found[key][verdict.judge] = verdict
-        self._found = found
+                found[key].append(score)
+        self._found = {key: newest_of_each_judge(folder, of_it) for key, of_it in found.items()}
 
     def of(self, key: str) -> tuple[Verdict, ...]:
         """The verdicts on the edit with a key."""
-        return tuple(self._found[key].values()) if key in self._found else ()
+        return self._found.get(key, ())
+
+
+def newest_of_each_judge(folder: Path, scores: Sequence[Recorded]) -> tuple[Verdict, ...]:
+    """The verdicts on one edit, the newest last."""
+    found: dict[str, Verdict] = {}
+    for score in sorted(scores, key=lambda score: score.updated):
+        verdict = read_verdict(folder, score)
+        found.pop(verdict.judge, None)
+        found[verdict.judge] = verdict
+    return tuple(found.values())
 
 
 def _ending(path: str, keys: set[str]) -> str | None:

@@ -16,9 +16,10 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.paths import as_text
 from core.tasks import Result
 from core.worker_spec import Role
-from demo_model.vocabulary import unknown_words
+from demo_model.vocabulary import names_no_place, unknown_words
 
 MAX_SHOWN_WORDS = 20
+MAX_SHOWN_PROMPT = 80  # characters
 MOST_ON_A_PAGE = 100_000  # with more, to look at all of them takes minutes and gigabytes
 
 
@@ -90,7 +91,7 @@ class Run:
         if not plan.to_run and self._mode != "json":
             generator.run(plan, told)
             return
-        _tell_unknown_words(generator, plan)
+        _tell_what_the_demo_lacks(generator, plan)
         generator.use_at_most(plan.to_run)
         view = create_view(generator.tracker, self._mode, self._log_level)
         with self._gallery, view:
@@ -108,8 +109,8 @@ class Run:
             self._view = None
 
 
-def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
-    """The demo models ignore words that they were not taught; say once which."""
+def _tell_what_the_demo_lacks(generator: MultiGPUImageGenerator, plan: Plan) -> None:
+    """The demo models ignore words that they were not taught, and miss places; say so once."""
     texts: dict[Role, list[str]] = {}
     for admitted in plan.tasks:
         text = getattr(admitted.task, "prompt", None) or getattr(admitted.task, "instruction", None)
@@ -126,6 +127,12 @@ def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
             shown += f" and {more} more" if more > 0 else ""
             name = demo.demo_identity.replace("-", " ")
             logger.warning(f"The {name} does not know these words and ignores them: {shown}.")
+        vague = next((text for text in texts[role] if names_no_place(text)), None)
+        if role == "generate" and vague is not None:
+            logger.warning(
+                "The demo model often leaves out what has no place. Say left, centre or right, as "
+                f"in 'a house on the left'; without one is: {vague[:MAX_SHOWN_PROMPT]!r}."
+            )
 
 
 def _automatic(role: Role) -> Automatic | None:

@@ -6,7 +6,7 @@ from typing import Any
 from core.errors import InputError
 from core.validation import shown
 
-_STRENGTH = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
+_STRENGTH = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)")  # with a decimal comma, too
 _BETWEEN = re.compile(r"\s*[;|]\s*")  # several in one cell
 NONE = "none"
 
@@ -26,7 +26,7 @@ def read_lora(text: str) -> dict[str, Any]:
             f"(found {shown(text)})."
         )
     lora: dict[str, Any] = {"path": path.strip()}
-    return {**lora, "strength": float(strength)} if strength else lora
+    return {**lora, "strength": float(strength.replace(",", "."))} if strength else lora
 
 
 def read_loras(text: str) -> list[dict[str, Any]]:

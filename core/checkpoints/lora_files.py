@@ -1,6 +1,7 @@
 """LoRA files as main sees them: where they lie, whether they are LoRAs, and their content hash."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
@@ -21,16 +22,24 @@ WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
 def find_lora(path: str, folders: Sequence[Path]) -> Path:
     """The file that a task means by `path`: absolute, or the first found below `folders`.
 
+    A folder means the file that PEFT writes into it.
+
     Raises:
         LoraError: nowhere to be found; names every place that was tried.
         InputError: no file can have such a path.
     """
-    for place in lora_places(path, folders):
+    places = lora_places(path, folders)
+    for place in places:
         try:
             if place.is_file():
                 return place.absolute()  # a link keeps the name that the user knows it by
         except (OSError, ValueError):  # a name too long for the file system
             continue
+    if folder := next((place for place in places if os.path.isdir(place)), None):
+        raise LoraError(
+            f"lora_path: {shown_path(str(folder))} is a folder without {PEFT_FILE}, as PEFT writes "
+            "it: name the file in it."
+        )
     tried = ", ".join(str(folder) for folder in folders)
     relative = not all(name.is_absolute() for name in _readings(path))
     where = f" (looked in {tried})" if relative else ""
@@ -38,7 +47,7 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
 
 
 def lora_places(path: str, folders: Sequence[Path]) -> list[Path]:
-    """Where a LoRA may lie: at an absolute path, or below one of `folders`.
+    """Where a LoRA may lie: at an absolute path, or below one of `folders`; there, or inside.
 
     Raises:
         InputError: no file can have such a path.
@@ -46,7 +55,8 @@ def lora_places(path: str, folders: Sequence[Path]) -> list[Path]:
     wanted = _readings(path)
     relative = [name for name in wanted if not name.is_absolute()]
     places = [name for name in wanted if name.is_absolute()]
-    return places + [folder / name for name in relative for folder in folders]
+    places += [folder / name for name in relative for folder in folders]
+    return [file for place in places for file in (place, place / PEFT_FILE)]
 
 
 def _readings(path: str) -> list[Path]:
@@ -63,7 +73,7 @@ def lora_name(path: str) -> str:
 def name_of(path: str) -> str:
     """What users call a LoRA at a path: PEFT's by its folder, any other by its file."""
     file = Path(path)
-    return file.parent.name if file.name == PEFT_FILE else lora_name(file.name)
+    return file.parent.name if file.name == PEFT_FILE else lora_name(path)
 
 
 def settings_beside(path: Path) -> bytes:

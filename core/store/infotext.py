@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from core.checkpoints.lora_files import lora_name
+from core.checkpoints.lora_files import name_of
 from core.lora_stack import hashes_of
 from core.paths import printable
 from core.tasks import EditTask, GenerateTask
@@ -80,7 +80,7 @@ def _task_loras(task: GenerateTask | EditTask, hashes: Sequence[str]) -> list[_L
 
 def _lora_name(path: str) -> str:
     """What the text calls a LoRA: its file's name, as far as a tag can hold it."""
-    return printable(lora_name(path)).translate(_UNFIT_FOR_LORA) or "lora"
+    return printable(name_of(path)).translate(_UNFIT_FOR_LORA) or "lora"
 
 
 def _line_by_line(prompt: str) -> str:

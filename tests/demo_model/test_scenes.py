@@ -9,7 +9,7 @@ from demo_model.captions import caption, plain_caption
 from demo_model.checker import all_right, check
 from demo_model.scenes import COLOURS, GROUNDS, KINDS, SKIES, held_out, render, sample_scene
 from demo_model.styles import STYLES, render_styled
-from demo_model.vocabulary import unknown_words
+from demo_model.vocabulary import names_no_place, unknown_words
 
 
 def test_the_same_scene_gives_the_same_picture() -> None:
@@ -53,6 +53,27 @@ def test_captions_use_known_words_and_name_every_object() -> None:
 
 def test_unknown_words_are_told() -> None:
     assert unknown_words("A red dragon on the left, a Dragon!") == ["dragon"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_vague"),
+    [
+        ("a red house on grass at noon", True),
+        ("A House!", True),
+        ("a red house on the left", False),
+        ("a boat in the Centre, on water", False),
+        ("the sea at night", False),  # nothing that could stand somewhere
+    ],
+)
+def test_a_prompt_that_names_no_place_for_its_object_is_told(prompt: str, is_vague: bool) -> None:
+    assert names_no_place(prompt) == is_vague
+
+
+def test_no_caption_of_the_training_names_an_object_without_its_place() -> None:
+    """So that a prompt without one is none that the model has learnt."""
+    rng = random.Random(3)
+    captions = [caption(sample_scene(rng), rng) for _ in range(500)]
+    assert not [text for text in captions if names_no_place(text)]
 
 
 @pytest.mark.parametrize("objects", [1, 2])

@@ -1,6 +1,7 @@
 """Folders as runs leave them, made in the test's own process, and pages of them in a browser."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,21 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     folder = run_edits(tmp_path_factory.mktemp("edited"), "pairs", rows)
     assert gallery([str(folder)]) == 0  # with copies of what was edited
+    return folder
+
+
+@pytest.fixture(scope="session")
+def given(edited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three of those edits as somebody else's, which were only scored."""
+    theirs = tmp_path_factory.mktemp("theirs")
+    shutil.copytree(edited / "edits", theirs / "edits", ignore=shutil.ignore_patterns("[34].png"))
+    data = edited.parent.parent / "pairs"
+    config = theirs / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings(data=str(data), device="cpu", cpu_workers=1)))
+    line = ["--config", str(config), "--output-dir", str(theirs / "results")]
+    score = ["--score-only", str(theirs / "edits"), "--only", "0", "1", "2"]
+    assert benchmark([*line, *score], backend=InlineBackend()) == 0
+    [folder] = (theirs / "results").iterdir()
     return folder
 
 

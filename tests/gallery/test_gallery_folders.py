@@ -30,8 +30,12 @@ LARGE = {"prompt": "large", "width": 1024, "height": 64}
 
 def data_of(page: Path) -> list[dict[str, Any]]:
     """The items that a page holds, or that lie beside it."""
+    return items_in("\n".join([page.read_text("utf-8"), *_parts(page.parent)]))
+
+
+def items_in(scripts: str) -> list[dict[str, Any]]:
     found = []
-    for line in [*page.read_text("utf-8").split("\n"), *_parts(page.parent)]:
+    for line in scripts.split("\n"):
         call = line.removeprefix("<script>")
         if call.startswith("gallery.add(") and call.endswith(");"):
             found += json.loads(f"[{call[len('gallery.add(') : -2]}]")[1]
@@ -145,6 +149,46 @@ def test_two_runs_are_shown_side_by_side(
     beside = ["compare", str(edited), str(other), "--html", str(tmp_path / "no" / "x.html")]
     assert benchmark(beside) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_edits_that_were_only_scored_are_shown_with_their_verdicts(given: Path) -> None:
+    """They lie outside of the folder, whose page has small copies of them."""
+    rows = data_of(given / INDEX)
+    assert [(row["name"], row["kind"], row["state"]) for row in rows[:1]] == [
+        ("sky/0", "edit", "done")
+    ]
+    assert len(rows) == 3 and all(row["verdicts"][0]["scores"] for row in rows)
+    for row in rows:
+        whole, small = (given / row[name] for name in ("url", "thumb"))
+        assert whole.is_file() and whole.suffix == ".png"
+        with Image.open(whole) as edit, Image.open(small) as copy:
+            assert copy.size == edit.size
+        assert row["sources"] and "seed" not in row
+
+
+def test_an_edit_that_was_only_scored_and_is_gone_is_told_as_gone(
+    given: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "a" / "b"
+    shutil.copytree(given, moved)
+    [first, *_] = read_folder(moved).items
+    Path(str(first.given)).rename(tmp_path / "away.png")
+    try:
+        assert [item.is_missing for item in read_folder(moved).items] == [True, False, False]
+    finally:
+        (tmp_path / "away.png").rename(str(first.given))
+
+
+def test_own_edits_and_somebody_elses_are_shown_side_by_side(
+    edited: Path, given: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "both.html"
+    assert benchmark(["compare", str(edited), str(given), "--html", str(page)]) == 0
+    rows = items_in(page.read_text("utf-8"))
+    assert sorted(row["name"].rpartition("/")[2] for row in rows) == ["0", "1", "2"]
+    for row in rows:
+        assert (tmp_path / row["url"]).is_file() and (tmp_path / row["other"]["url"]).is_file()
+        assert row["verdicts"] and row["other"]["verdicts"]
 
 
 def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Path) -> None:

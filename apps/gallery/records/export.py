@@ -67,7 +67,7 @@ def _row(item: Item, exact: bool, score_names: Sequence[str]) -> dict[str, Any]:
         "task_id": item.name,
         "kind": item.kind,
         "state": item.state,
-        "file": printable(item.file) if item.file else None,
+        "file": printable(shown) if (shown := item.file or item.given) else None,
         "prompt": _text(task.get("prompt")),
         "instruction": _text(task.get("instruction")),
         "negative_prompt": _text(task.get("negative_prompt")),

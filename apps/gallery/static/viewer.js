@@ -87,7 +87,7 @@ export class Viewer {
 
   #pictures(item) {
     if (!item.url && !item.sources) return [make("p", { className: "empty" }, "No picture.")];
-    const main = item.url && whole(item.url, promptOf(item));
+    const main = item.url && whole(item, promptOf(item));
     const before = item.sources?.[0] && picture(item.sources[0], "Before the edit");
     if (item.other) return this.#runs(item, before, main);
     if (!main || !before) return [this.#stage(main || before), this.#zoom()];
@@ -107,7 +107,7 @@ export class Viewer {
   }
 
   #runs(item, before, main) {
-    const other = item.other.url && whole(item.other.url, `${promptOf(item)}, run B`);
+    const other = item.other.url && whole(item.other, `${promptOf(item)}, run B`);
     const none = (run) => make("p", { className: "empty" }, `${run} has no picture.`);
     if (this.#way === "slider" && main && other) {
       return [
@@ -155,7 +155,7 @@ export class Viewer {
     return make("div", { className: "actions" },
       copyButton(item.task?.instruction ? "Copy the instruction" : "Copy the prompt",
         () => promptOf(item)),
-      item.kind !== "score" && promptOf(item)
+      !item.given && promptOf(item)
         ? copyButton("Copy the command", () => commandText(item))
         : null,
       copyButton("Copy the task", () => taskText(item)),
@@ -165,9 +165,13 @@ export class Viewer {
   }
 }
 
-function whole(url, alt) {
+/** An <img> of the picture; where it cannot be had, of the small copy. */
+function whole({ thumb, url }, alt) {
   const image = make("img", { alt, decoding: "async" });
-  image.addEventListener("error", () => image.classList.add("gone"));
+  image.addEventListener("error", () => {
+    if (thumb && image.getAttribute("src") === url) image.src = thumb;
+    else image.classList.add("gone");
+  });
   image.src = url;
   return image;
 }
