@@ -106,8 +106,8 @@ export class Gallery {
    * Which tasks run, as the server said when it was asked.
    * @param jobs that run; all of them unless `more`.
    * @param asked when, by `performance.now()`: what began later is not in its answer.
-   * @returns milliseconds after which to ask again, as a task of now may have ended or been given up;
-   *   undefined if there is none.
+   * @returns milliseconds after which to ask again, as a task that is shown is not in the answer: it
+   *   has begun, ended or been given up; undefined if all are.
    */
   follow(jobs, more, asked) {
     const ids = new Set();
@@ -121,8 +121,8 @@ export class Gallery {
     if (more) return undefined;
     let again;
     for (const [id, task] of this.#running) {
-      if (ids.has(id) || task.seen >= asked) continue;
-      task.ended ??= asked;
+      if (ids.has(id)) continue;
+      if (task.seen < asked) task.ended ??= asked;
       if (asked - task.ended >= ON_ITS_WAY) this.#remove(id);
       else again = ON_ITS_WAY;
     }

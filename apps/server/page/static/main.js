@@ -16,7 +16,7 @@ import { refresh as refreshWorkers } from "./workers.js";
 
 const SOON = 150; // milliseconds in which news are gathered
 const OFTEN = 1_000; // at least that often while they keep coming
-const BUSY = 2_000; // milliseconds between looks at the workers
+const BUSY = 2_000; // milliseconds between looks at the workers, and at jobs that are open
 const IDLE = 10_000;
 const HURRY = 500; // while workers are about to load what was asked for
 
@@ -41,20 +41,20 @@ const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
 const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
 const holdings = new LoraHoldings(workersSoon);
 let nextLook = null;
-let wereBusy = false; // workers, when they were last looked at
+let nextLookAtQueue = null;
 
 async function lookAtQueue() {
   const asked = performance.now();
   const seen = await refreshQueue();
-  const again = seen && gallery.follow(seen.running, seen.more, asked);
-  if (again) setTimeout(queueSoon, again);
+  if (!seen) return;
+  const again = gallery.follow(seen.running, seen.more, asked) ?? (seen.any ? BUSY : undefined);
+  clearTimeout(nextLookAtQueue);
+  if (again) nextLookAtQueue = setTimeout(() => document.hidden || queueSoon(), again);
 }
 
 async function lookAtWorkers() {
   clearTimeout(nextLook);
   const seen = document.hidden ? undefined : await reading(refreshWorkers)();
-  if (seen?.busy || wereBusy) queueSoon(); // also when they have just come to rest
-  wereBusy = seen?.busy ?? wereBusy;
   if (seen) await reading(() => holdings.look(seen.workers))();
   clearTimeout(nextLook);
   nextLook = setTimeout(lookAtWorkers, holdings.hurries ? HURRY : seen?.busy ? BUSY : IDLE);
@@ -91,6 +91,10 @@ live.addEventListener("task", (event) => {
   queueSoon();
   workersSoon();
 });
-document.addEventListener("visibilitychange", () => document.hidden || workersSoon());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  queueSoon();
+  workersSoon();
+});
 whenKeyChanges(() => live.again());
 live.run();

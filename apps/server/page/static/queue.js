@@ -18,7 +18,8 @@ const openJobs = inOrder(() =>
 
 /**
  * Read which jobs are open, and show them.
- * @returns those that run, and whether there are more of them; undefined where newer ones are shown.
+ * @returns those that run, whether there are more of them, and whether any is open; undefined where
+ *   newer ones are shown.
  */
 export async function refresh() {
   const lists = await openJobs();
@@ -29,7 +30,7 @@ export async function refresh() {
   const none = byId("queue-none");
   none.hidden = jobs.length > 0 && !running.has_more && !queued.has_more;
   setText(none, jobs.length ? "… and more." : "Nothing waits.");
-  return { running: running.data, more: running.has_more };
+  return { running: running.data, more: running.has_more, any: jobs.length > 0 };
 }
 
 function create(job) {
