@@ -29,7 +29,8 @@ def serve(listener: socket.socket, together: bool = False) -> tuple[list[Any], l
     running: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of the process
     while True:
         asking = {connection: pid for pid, connection in running.values()} if together else {}
-        for ready in select.select([sys.__stdin__, listener, *running, *asking], [], [])[0]:
+        waited_for: list[Any] = [sys.__stdin__, listener, *running, *asking]
+        for ready in select.select(waited_for, [], [])[0]:
             if ready is sys.__stdin__:
                 sys.exit()
             if ready in asking:  # it has nothing to say: that is its end

@@ -205,6 +205,10 @@ class RayCluster:
         agent: psutil.Process = wait_until(lambda: self.agent_now(node), "an agent")
         return agent
 
+    def is_fork(self, agent: psutil.Process) -> bool:
+        """Whether an agent is a fork, as it should be: else each imports all anew."""
+        return self._warm is not None and agent.ppid() == self._warm.pid
+
     def agent_now(self, node: Any) -> psutil.Process | None:
         """The agent that is on a node, if there is one."""
         with suppress(psutil.Error):
