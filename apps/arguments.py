@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from core.engine_choice import S, with_engine
-from core.errors import InputError
+from core.errors import InputError, one_line
 from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
 
@@ -28,11 +28,12 @@ class _ArgumentParser(argparse.ArgumentParser):
     """Says what is wrong in one line, which a page of usage would push out of sight."""
 
     def error(self, message: str) -> NoReturn:
-        known = re.findall(r"--[\w-]+", self.format_usage())
+        known = [name for name in self._option_string_actions if name.startswith("--")]
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         near = get_close_matches(unknown[1], known, 1) if unknown else []
         hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all options."
-        self.exit(2, f"{self.prog}: error: {message.removesuffix('.')}; {hint}\n")
+        said = one_line(f"{self.prog}: error: {message.removesuffix('.')}; {hint}")
+        self.exit(2, f"{said}\n")
 
 
 def command_parser(program: str, description: str, examples: str = "") -> argparse.ArgumentParser:

@@ -219,7 +219,7 @@ class JsonView:
         self._every = every
         self._told = time.monotonic()
         self._started = False
-        self._settled: list[Ended] = []
+        self._first: list[AnyEvent] = []  # of before it was known what is to be done
         self._lock = threading.RLock()
 
     def __enter__(self) -> "JsonView":
@@ -233,12 +233,15 @@ class JsonView:
     def settled(self, result: Result, kind: str) -> None:
         """A result was known before anything ran."""
         with self._lock:
-            self._settled.append(_ended(result, kind))
+            self._first.append(_ended(result, kind))
 
     def show(self, event: Event) -> None:
         with self._lock:
             told = _told(event)
             if told is None:
+                return
+            if not (self._started or self._tracker.has_begun):
+                self._first.append(told)
                 return
             self._start()
             print_event(told)
@@ -263,7 +266,7 @@ class JsonView:
                 "server": status.server,
             }
         )
-        for one in self._settled:
+        for one in self._first:
             print_event(one)
 
 

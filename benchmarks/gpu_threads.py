@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from benchmarks.gpu_command import Command
-from core.processes.fork_server import PRELOAD_PARENT, server_environment
+from core.processes.fork_server import server_environment
+from core.processes.preload_environment import PRELOAD_PARENT
 
 SWITCHES = ("voluntary", "nonvoluntary")
 LIBRARIES = ("nvidia", "cuda", "nccl", "cufile", "nvshmem", "cupti", "openblas", "gomp", "rdma")

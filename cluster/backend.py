@@ -7,7 +7,7 @@ A device that lies on no node is main's own machine: its worker is there (`Worke
 import os
 import queue
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -140,6 +140,10 @@ class ClusterBackend:
     def expect(self, names: Collection[str]) -> None:
         """Report how the nodes that are there differ from those that the engine knows by name."""
         self._nodes.expect(names)
+
+    def does_without(self, reasons: Iterable[str]) -> None:
+        """Report what is not used, once it is reported which nodes have joined."""
+        self._nodes.does_without(reasons)
 
     # -- what the engine asks --------------------------------------------------------------------
 
@@ -343,7 +347,6 @@ class ClusterBackend:
                 self._nodes.connected_again(message)
             case Connected(nodes):
                 self._nodes.add(nodes)
-                self._nodes.does_without(message.not_used)
                 self._first.put(message)
             case NotUsed(why):
                 self._nodes.does_without([why])

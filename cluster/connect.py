@@ -1,5 +1,6 @@
 """Gives engines their workers on a cluster."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -60,14 +61,17 @@ class Connections:
         if address_of(self._told) == LOCAL:
             check_room_for_sockets()
         self._open: ClusterBackend | None
-        self._open, self.devices = _connect(self._told)
+        first, self.devices, not_used = _connect(self._told)
+        first.does_without(not_used)
+        self._open = first
 
     def backend(self) -> ClusterBackend:
         """The connection that is open, or a new one; it is the engine's to close."""
         backend, self._open = self._open, None
         if backend is None:
-            backend, _ = _connect(self._told)
+            backend, _, not_used = _connect(self._told)
             backend.expect({device.node for device in self.devices})
+            backend.does_without(not_used)
         return backend
 
     def close(self) -> None:
@@ -77,7 +81,8 @@ class Connections:
             self._open = None
 
 
-def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
+def _connect(told: Connect) -> tuple[ClusterBackend, list[Device], Sequence[str]]:
+    """A connection, the devices that there are, and what is not used, with why."""
     settings, num_gpus = told.settings, told.most
     bridges: list[BridgeProcess] = []
 
@@ -105,7 +110,7 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
     names = ", ".join(f"{node.name} ({len(node.devices)})" for node in answer.nodes)
     logger.info(f"Ray: {answer.cluster}: {names}.")
     tell_not_used(answer.not_used)
-    return backend, devices
+    return backend, devices, answer.not_used
 
 
 def check_installed() -> None:

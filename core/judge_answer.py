@@ -2,7 +2,8 @@
 
 1. Only what follows the judge's thought counts (`core.judge_thought`).
 2. The answer is a JSON object; words and code fences around it are passed over, line breaks
-   and tabs inside its strings are taken as they are.
+   and tabs inside its strings are taken as they are. Where yes or no is asked for, the answer may
+   be that word alone.
 3. Its scores are a number, or a list of one number per part, under `score`; or one number under
    each part's own name. Case does not count. Each has to be a number, not text, in its range.
 4. Several objects, or a key that is given twice, have to give the same scores.
@@ -25,6 +26,7 @@ from core.validation import shown
 SCORE = "score"
 YES_NO = {"yes": 1.0, "no": 0.0}
 
+_AROUND_A_WORD = " \t\r\n.!*`\"'“”‘’"
 _QUOTE = "[\"'“”‘’]"
 _COMMA, _COLON = r"\s*+[,，]", r"\s*+[:：]\s*+"
 _NUMBER = r"-?(?:0|[1-9]\d*+)(?:\.\d+)?+(?:[eE][+-]?\d+)?+"
@@ -86,6 +88,9 @@ def read_answer(raw: str, form: Form, cut: bool = False) -> Reading:
 
 
 def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
+    word = text.strip(_AROUND_A_WORD).casefold()
+    if form.yes_no and word in YES_NO and not cut:
+        return (YES_NO[word],)
     found: set[tuple[float, ...]] = set()
     outside: list[str] = []
     position = 0

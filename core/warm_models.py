@@ -74,6 +74,7 @@ class WarmModels:
         """
         with self._planning:
             if self.engine is None:
+                self._tracker.has_all_devices()
                 self.engine = self._new_engine()
                 self.engine.start()
             for name in roles:

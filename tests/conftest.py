@@ -20,6 +20,8 @@ from typing import Any, Literal, TextIO
 import psutil
 import pytest
 import yaml
+from hypothesis import HealthCheck
+from hypothesis import settings as for_hypothesis
 from PIL import Image
 
 from apps.log_lines import set_up_logging
@@ -57,6 +59,9 @@ known_paths.look_up_once()
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 OBJECTS_TO_COLLECT = 50_000  # made and not freed, in a test process; Python's own number is 700
+# A busy machine makes any example slow, and each draw of one.
+for_hypothesis.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+for_hypothesis.load_profile("busy")
 pytest_plugins = ["tests.both_engines"]
 
 

@@ -191,7 +191,6 @@ def i2ebench(folder: Path) -> Path:
         "type": "animal",
     }  # fmt: skip
     written(base / "RegionAccuracy" / "RegionAccuracy.json", {"0": row})
-    written(base / "RegionAccuracy" / "RegionAccuracy_2nd.json", {"0": row})
     picture(base / "RegionAccuracy" / "input" / "0000.jpg")
     picture(base / "RegionAccuracy" / "mask" / "0000.png")
     hazy = {"image": "0001.png", "ori_exp": "remove the haze", "div_exp": "", "type": "global"}
@@ -203,6 +202,10 @@ def i2ebench(folder: Path) -> Path:
         "Evaluation": "How many cats are there?", "Answer": "One",
     }  # fmt: skip
     written(base / "Counting" / "Counting.json", {"1": asked})
+    for number, animal in ((2, "dog"), (3, "cow")):
+        later = {**asked, "ori_exp": f"add a {animal}", "div_exp": f"a {animal}, please"}
+        later["Evaluation"] = f"How many {animal}s are there?"
+        written(base / "Counting" / f"Counting_{number}nd.json", {"1": later})
     picture(base / "Counting" / "input" / "COCO_1.jpg")
     style = {"image": "0001.jpg", "ori_exp": "make it oil", "style": "an image with oil style"}
     written(base / "StyleAlteration" / "StyleAlteration.json", {"1": style})

@@ -8,8 +8,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as for_hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -364,8 +363,6 @@ json_values = st.recursive(
 task_fields = st.sampled_from(list(GenerateTask.__dataclass_fields__)) | st.text()
 
 
-# A busy machine makes slow draws of its own.
-@for_hypothesis(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(task_fields, json_values, max_size=6) | json_values)
 def test_no_input_can_raise(tmp_path_factory: pytest.TempPathFactory, given_: Any) -> None:
     result = admission(Path("/nonexistent-root")).admit(0, given_)

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import runpy
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,6 +90,37 @@ def test_a_picture_may_have_any_name_that_a_disk_takes(command: Command) -> None
     code, said = command.run("photos", *NIGHT)
     assert code == 0 and "4 edits: 4 done" in said
     assert "new_line_make_it_night.png" in command.made("photos_edited")
+
+
+def test_pictures_whose_names_differ_in_a_line_break_alone_are_both_edited(
+    command: Command,
+) -> None:
+    for name in ("a\nb.png", "a_b.png"):
+        command.picture(f"photos/{name}")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 0 and "2 edits: 2 done" in said
+    assert len(command.made("photos_edited")) == 2
+    assert "2 edits: 2 skipped" in command.run("photos", *NIGHT)[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("图片,提示词", "a.png,make it night"), ("原图,指令,提示词", "a.png,make it night,a house")],
+)
+def test_columns_of_edits_may_have_chinese_names(tmp_path: Path, header: str, row: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{header}\n{row}\n", "utf-8")
+    [edit] = read_edits(tmp_path / "list.csv").inputs
+    assert isinstance(edit, Mapping) and edit["instruction"] == "make it night"
+    assert edit["source_images"] == [str(tmp_path / "a.png")]
+
+
+def test_a_picture_whose_name_is_no_text_fails_alone_and_says_what_to_do(command: Command) -> None:
+    command.picture(f"photos/{os.fsdecode('房子.png'.encode('gbk'))}")
+    command.picture("photos/house.png")
+    code, said = command.run("photos", *NIGHT)
+    assert code == 1 and "2 edits: 1 done, 1 failed" in said
+    assert "its name is not UTF-8 text; rename it. convmv -f GBK" in said
+    assert command.made("photos_edited") == ["house_make_it_night.png"]
 
 
 def test_a_folder_is_searched_through_in_natural_order_without_what_is_hidden(

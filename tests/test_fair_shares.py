@@ -15,7 +15,7 @@ from core.engine.pending import Key, Peer, Pending, Stack, Worker, files_of
 from core.engine.priority_level import AHEAD
 from core.engine.scheduler import Scheduler
 
-seeded = settings(derandomize=True, deadline=None, max_examples=30)
+seeded = settings(derandomize=True, max_examples=30)
 WORK = st.sampled_from([0.5, 1.0, 2.0, 4.0])
 STACKS: list[Stack] = [None, "a", "b", "c", frozenset("ab")]
 LORA = st.sampled_from(STACKS)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from apps.edit_benchmark.command import main
 from apps.edit_benchmark.given_edits import find_edits
+from apps.edit_benchmark.layout import LAYOUTS
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
@@ -97,6 +98,85 @@ def test_a_model_is_named_by_one_of_its_folders(tmp_path: Path) -> None:
             find_edits(tmp_path / given, I2E)
     for model in ("mine", "other"):
         assert find_edits(tmp_path / f"EditResult_ori/Counting/{model}", I2E).model == model
+
+
+@pytest.mark.parametrize(
+    ("layout", "deep"),
+    [("complex_edit", "real/C8"), ("gedit", "fullset/real/en"), ("omnicontext", "fullset/real")],
+)
+def test_a_folder_of_pictures_is_one_however_deep_its_layout_has_it(
+    tmp_path: Path, layout: str, deep: str
+) -> None:
+    """As the scripts of Complex-Edit are given it."""
+    pairs = [Pair(f"{n:04d}_C8", "real", "x", data_set=layout) for n in range(2)]
+    files = [put(tmp_path / f"mine/{LAYOUTS[layout].place(pair)}.png") for pair in pairs]
+    found = find_edits(tmp_path / "mine" / deep, pairs)
+    assert (found.name, found.start) == (layout, tmp_path / "mine")
+    assert [found.find(pair) for pair in pairs] == files
+
+
+def test_pictures_with_nothing_above_them_are_those_of_the_only_folder(tmp_path: Path) -> None:
+    """Complex-Edit's eval.py takes any folder as the edits of one split and complexity."""
+    pairs = [Pair(f"{n:04d}_C8", "real", "x", data_set="complex_edit") for n in range(2)]
+    files = [put(tmp_path / f"out/{n:04d}.png") for n in range(2)]
+    found = find_edits(tmp_path / "out", pairs)
+    assert [found.find(pair) for pair in pairs] == files
+    other = replace(pairs[0], pair_id="0000_C7")  # whose edit may be either's
+    with pytest.raises(InputError, match=r"has none of these edits: real/C8/0000\.png"):
+        find_edits(tmp_path / "out", [*pairs, other])
+
+
+def test_one_picture_is_never_the_edit_of_two_languages(tmp_path: Path) -> None:
+    """Where a folder of one language has names that the other's would have, too."""
+    english = Pair("en_k1", "add", "x", data_set="gedit", metadata={"key": "k1"})
+    chinese = replace(english, pair_id="cn_k1", language="cn")
+    edit = put(tmp_path / "mine/fullset/add/en/k1.png")
+    found = find_edits(edit.parent, [english, chinese])
+    assert found.find(english) == edit
+    assert "fullset/add/cn/k1.png is missing" in str(found.find(chinese))
+
+
+@pytest.mark.parametrize(
+    ("layout", "place"), [("rededit", "add/add-1.png"), ("rise", "images/add/1.png")]
+)
+def test_edits_of_the_second_language_have_the_names_of_the_first_in_a_folder_of_their_own(
+    tmp_path: Path, layout: str, place: str
+) -> None:
+    """As scripts leave them that are run with either language: one folder for each."""
+    english = Pair("1", "add", "x", given_id="1", data_set=layout)
+    chinese = replace(english, pair_id="1_cn", given_id="1_cn", language="cn")
+    edit = put(tmp_path / "edited_cn" / place)
+    assert find_edits(tmp_path / "edited_cn", [chinese]).find(chinese) == edit
+    found = find_edits(tmp_path / "edited_cn", [english, chinese])  # nothing says which it is
+    assert found.find(english) == edit and isinstance(found.find(chinese), InputError)
+    layout_of = LAYOUTS[layout].place(chinese)
+    own = put(tmp_path / "edited_cn" / f"{layout_of}.png")
+    assert find_edits(tmp_path / "edited_cn", [chinese]).find(chinese) == own
+
+
+def test_edits_are_found_though_most_pairs_have_none(tmp_path: Path) -> None:
+    """As where one task of many was edited: its pairs may be the last of thousands."""
+    made = [("Counting", n) for n in range(900)] + [("Deblurring", n) for n in range(3)]
+    pairs = [replace(I2E[0], category=c, metadata={"image": f"{n}.png"}) for c, n in made]
+    edit = put(tmp_path / "EditBench/EditResult_ori/Deblurring/mine/1.png")
+    for given in (edit.parent, tmp_path / "EditBench"):
+        found = find_edits(given, pairs)
+        assert (found.model, found.find(pairs[901])) == ("mine", edit)
+
+
+def test_i2ebenchs_rounds_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    second = Pair(
+        "1_round2", "Counting", "x", given_id="1_round2", data_set="i2ebench",
+        metadata={"image": "COCO_1.jpg", "round": 2}, follows="Counting/1",
+    )  # fmt: skip
+    pairs = [I2E[0], second, replace(second, pair_id="1_round2_div", subsets=("diverse",))]
+    files = [
+        put(tmp_path / folder / "Counting/mine/COCO_1.jpg")
+        for folder in ("EditResult_ori", "EditResult_ori_2nd", "EditResult_2nd")
+    ]
+    for given in ("", "EditResult_ori_2nd/Counting/mine"):
+        found = find_edits(tmp_path / given, pairs)
+        assert [found.find(pair) for pair in pairs] == files
 
 
 def test_emu_edits_splits_lie_in_folders_of_their_own(tmp_path: Path) -> None:

@@ -237,12 +237,12 @@ def test_an_index_that_is_none_is_said_at_once(hub: HubServer, index: bytes) -> 
 
 
 def test_a_weight_that_is_refused_ends_the_others(hub: HubServer) -> None:
-    hub.rate = 100_000  # 10 seconds
+    hub.rate = 10_000  # 100 seconds
     hub.refusal = lambda n, path: (403, {"X-Error-Code": "GatedRepo"}) if TEXT in path else None
     began = time.monotonic()
     with pytest.raises(ModelLoadError, match="the model is gated"):
         bring()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("lost", [BIG, "tokenizer/tokenizer.json"])

@@ -1,6 +1,7 @@
 """I2EBench as its scripts judge it: questions to a chat model, SSIM, and CLIP, by two judges."""
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from workers.judges.padded_ssim import padded_ssim
 
 def by_the_scripts_steps(a: torch.Tensor, b: torch.Tensor) -> float:
     """SSIM of [1, 3, height, width] by convolutions that fill up with zeros, meant over all."""
-    line = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
+    line = torch.tensor([math.exp(-((x - 5) ** 2) / (2 * 1.5**2)) for x in range(11)])
     line = line / line.sum()
     window = torch.outer(line, line).expand(3, 1, 11, 11).to(a.dtype)
 
@@ -62,12 +63,15 @@ def test_ssim_is_that_of_the_script_up_to_the_border(size: tuple[int, int]) -> N
 
 def test_under_a_mask_both_pictures_have_the_masks_own_values() -> None:
     """Which are up to 255, beside pictures from 0 to 1: the script does not divide them."""
-    source, edit, mask = noise((48, 40), 1), noise((48, 40), 2), Image.new("L", (48, 40))
+    grey = Image.new("RGB", (48, 40), "gray")
+    source, edit = (Image.blend(grey, noise((48, 40), seed), 0.1) for seed in (1, 2))
+    mask = Image.new("L", (48, 40))
     mask.paste(255, (0, 0, 20, 40))
     mask.paste(7, (20, 0, 24, 40))
     filled = torch.from_numpy(np.asarray(mask, np.float64)).expand(1, 3, 40, 48)
     both = [torch.where(filled > 0, filled, values(picture)) for picture in (source, edit)]
-    assert padded_ssim(edit, source, mask) == pytest.approx(by_the_scripts_steps(*both), abs=1e-6)
+    own = by_the_scripts_steps(*both)
+    assert padded_ssim(edit, source, mask) == pytest.approx(own, abs=1e-7), "its window's sum shows"
     edit.paste(source.crop((24, 0, 48, 40)), (24, 0))
     assert padded_ssim(edit, source, mask) == pytest.approx(1)
     assert padded_ssim(edit, source) < 0.9
@@ -78,7 +82,8 @@ def test_under_a_mask_both_pictures_have_the_masks_own_values() -> None:
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[list[dict[str, Any]]]]]:
-    """A chat model that answers questions about pictures, and then says that it was right."""
+    """A chat model that answers questions about pictures, and then says that it was right, but for
+    the dog of the second round, of which it does not say."""
     heard: list[list[dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +92,8 @@ def server() -> Iterator[tuple[str, list[list[dict[str, Any]]]]]:
             heard.append(body["messages"][0]["content"])
             answer = "<think>two?</think>There is one cat."
             if len(heard[-1]) == 1:
-                answer = '{"score": "yes", "reasoning": "-"}'
+                asked = heard[-1][0]["text"]
+                answer = "As a model of language I see no picture." if "dogs" in asked else "Yes."
             choice = {"message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
             content = json.dumps({"model": "m", "choices": [choice], "usage": {}}).encode()
             self.send_response(200)
@@ -125,25 +131,33 @@ def test_two_judges_give_the_figures_of_all_tasks(
         config.write_text(yaml.safe_dump({**told, "workers": {"start_method": "auto"}}), "utf-8")
         options = ["--config", str(config), "--output-dir", str(out), "--layout", "i2ebench"]
         done = project.execute(BENCHMARK, [*options, *more], kind="models")
-        assert done.process.wait(120) == 0, done.errors
+        assert done.process.wait(120) == (judge["type"] == "openai"), done.errors
         summary: dict[str, Any] = json.loads((out / "data/summary.json").read_text("utf-8"))
         return summary
 
     api = {"base_url": address, "key_variable": "JUDGE_KEY", "timeout": 30}
     asks = {"type": "openai", "model": "judge", "prompts": "i2ebench.yaml", "api": api}
-    asked = run(asks, "--subset", "questions")
+    asked = run(asks, "--subset", "questions", "--subset", "original,rounds")
     assert asked["names"] == ["correct"]
-    assert asked["official"]["original"]["tasks"] == {"Counting": 1.0}
-    [question, comparison] = heard
+    original = asked["official"]["original"]
+    assert original["tasks"] == {"Counting": 1.0}
+    assert [r["tasks"]["Counting"] for r in original["rounds"].values()] == [0.0, 1.0]
+    assert original["rounds"]["2"]["unread_counted_as_wrong"] == 1
+    through = [original[name]["tasks"]["Counting"] for name in ("rounds_2_to_5", "all_rounds")]
+    assert through == [0.0, 1 / 3], "what follows a wrong edit is wrong"
+    [question, comparison] = [said for said in heard if "How many cats" in said[0]["text"]]
     assert [part["type"] for part in question] == ["text", "image_url"], "the edit alone"
     assert question[0]["text"] == "How many cats are there?"
     assert 'right answer is: "One"' in comparison[0]["text"]
     assert 'was given is: "There is one cat."' in comparison[0]["text"], "without its thought"
 
-    whole = run({"type": "i2ebench", "model": str(tmp_path / "clip")})
+    number = len(heard)
+    i2ebench = {"type": "i2ebench", "model": str(tmp_path / "clip")}
+    whole = run(i2ebench, "--subset", "original,rounds")
     assert {"ssim_padded_target", "ssim_padded_outside", "clip_t_caption"} <= set(whole["names"])
     official = whole["official"]
     assert official["from_other_judges"] == {"accuracy": ["openai-i2ebench-judge"]}
+    assert official["original"]["rounds"] == original["rounds"]
     tasks = official["original"]["tasks"]
     assert tasks["Counting"] == 1.0 and official["original"]["scored"] == 4
     assert set(tasks) == {"Counting", "HazeRemoval", "RegionAccuracy", "StyleAlteration"}
@@ -154,6 +168,8 @@ def test_two_judges_give_the_figures_of_all_tasks(
         right, edit = (picture.convert("RGB") for picture in pictures)
         own = by_the_scripts_steps(values(right), values(edit.resize(right.size)))
         assert tasks[name] == round(own, 4)
-    written = out / "data.i2ebench/scores_of_this_run/EditEval_ori/Counting/data.json"
-    assert json.loads(written.read_text())["1"]["final_judgement"] == "Yes"
-    assert len(heard) == 2, "what is there is not asked again"
+    for end, said in (("", "Yes"), ("_2nd", "No"), ("_3nd", "Yes")):
+        assert (out / f"data.i2ebench/EditResult_ori{end}/Counting/data/COCO_1.jpg").is_file()
+        written = f"data.i2ebench/scores_of_this_run/EditEval_ori{end}/Counting/data.json"
+        assert json.loads((out / written).read_text())["1"]["final_judgement"] == said
+    assert len(heard) == number, "what is there is not asked again"

@@ -130,6 +130,14 @@ def later_parts_to_come(data: Path) -> str:
     return "1 of the 3 parts of train; train-00001-of-00003.parquet is missing"
 
 
+def later_parts_with_a_hash_to_come(data: Path) -> str:
+    """As Emu Edit's test set and MagicBrush are named."""
+    (data / "data" / "train-00000-of-00001.parquet").rename(
+        data / "data" / "train-00001-of-00003-14580e6bdcdb8218.parquet"
+    )
+    return "1 of the 3 parts of train; train-00000-of-00003.parquet is missing"
+
+
 def half_a_part(data: Path) -> str:
     file = data / "data" / "train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -137,7 +145,14 @@ def half_a_part(data: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "left", [left_by_the_hub, left_by_another_program, later_parts_to_come, half_a_part]
+    "left",
+    [
+        left_by_the_hub,
+        left_by_another_program,
+        later_parts_to_come,
+        later_parts_with_a_hash_to_come,
+        half_a_part,
+    ],
 )
 def test_a_download_that_has_not_ended_is_not_taken_for_the_whole(
     left: Callable[[Path], str], tmp_path: Path

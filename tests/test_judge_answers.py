@@ -247,3 +247,23 @@ def test_long_rubble_is_read_in_a_moment() -> None:
         taken('{"r": "' + 20_000 * piece)
         taken(20_000 * piece)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("Yes.", [1]),
+        ("no", [0]),
+        ("<think>No?</think>\n**yes**", [1]),
+        ("“No”!", [0]),
+        ("Yes, but the cat is a dog.", None),
+        ("yes or no", None),
+        ("I'm sorry, but I can't view images.", None),
+        ("yes no", None),
+    ],
+)
+def test_yes_or_no_may_be_the_whole_answer(raw: str, said: list[float] | None) -> None:
+    """As the official question of I2EBench asks for it; a word among others is no answer."""
+    assert taken(raw, YES_NO) == said
+    assert taken(raw, ONE) is None, "where a number was asked for"
+    assert taken(raw, YES_NO, cut=True) is None, "it had more to say"

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core.checkpoints.lora_files import LoraInspector, find_lora, lora_name
+from core.checkpoints.lora_fit import widths_of
 from core.errors import LoraError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.test_native_image_generator import SMALL
@@ -138,3 +139,24 @@ def test_what_is_not_supported_is_refused_by_its_name_before_anything_is_drawn(
     save_file({**tensors, f"layers.0.attention.to_k.{end}": tensors[last] + 1}, file)
     with pytest.raises(LoraError, match=f"{method} is not supported"):
         LoraInspector().sha256(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "known"),
+    [
+        ("cond.text_model.embeddings.position_ids", "I64", True),  # as CLIP's files have it
+        ("blocks.1.ff.weight", "U8", False),
+        ("blocks.1.ff.qweight", "I32", False),
+    ],
+)
+def test_the_layers_of_a_model_in_one_file_are_known_unless_its_weights_are_packed(
+    tmp_path: Path, name: str, dtype: str, known: bool
+) -> None:
+    header = {
+        "blocks.0.ff.weight": {"dtype": "BF16", "shape": [96, 64], "data_offsets": [0, 0]},
+        name: {"dtype": dtype, "shape": [1, 77], "data_offsets": [0, 0]},
+    }
+    raw = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw)
+    widths = widths_of(tmp_path / "model.safetensors")
+    assert (widths is not None and 64 in widths) is known

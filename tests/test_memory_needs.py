@@ -22,7 +22,7 @@ from core.checkpoints.checkpoint import Checkpoint, checkpoint_of_files, checkpo
 from core.checkpoints.hub_index import checkpoint_of_hub
 from core.checkpoints.known_models import FILE, known_checkpoint
 from core.devices.edit_models import EDITOR_DEMAND, JUDGE_DEMAND
-from core.devices.memory_needs import GIB, need_of
+from core.devices.memory_needs import GIB, left_as_they_are, need_of
 from core.devices.model_choice import GENERATOR, ModelChoice, checkpoint_of
 from core.devices.working_memory import Demand, working_bytes
 from tests.conftest import PROJECT
@@ -68,6 +68,10 @@ def test_needs_of_published_models(
 
 def test_what_is_written_down_is_what_the_public_configs_give() -> None:
     assert json.loads(FILE.read_text("utf-8")) == json.loads(json.dumps(needs.published()))
+
+
+def test_learned_tokens_are_no_layers_that_fp8_does_not_take() -> None:
+    assert left_as_they_are(known(Z_IMAGE), "fp8") == ""
 
 
 def test_the_tables_of_the_docs_are_the_commands() -> None:

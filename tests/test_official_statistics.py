@@ -288,11 +288,12 @@ def test_complex_edit_is_the_mean_over_edits_by_complexity() -> None:
         assert ours == {n: sum(e[n] for e in edits) / len(edits) for n in (*names, "overall")}
 
 
-def turn(key: str, number: int, way: str, alone: bool, last: str = "") -> Pair:
+def turn(key: str, number: int, way: str, alone: bool, last: str = "", final: bool = False) -> Pair:
     """A pair as the reader of MagicBrush makes it."""
     name = f"{key}_1" if number == 1 else f"{key}_{way}_{number}"
     subsets = (("single-turn",) if alone else ()) + (("multi-turn",) if (not last and number == 1)
                                                      or way == "iter" else ())  # fmt: skip
+    subsets += ("final-turn",) if final else ()
     return Pair(name, "unsorted", "x", follows=last, subsets=subsets, data_set="magicbrush")
 
 
@@ -303,8 +304,8 @@ def test_magicbrush_has_all_turns_and_final_turns() -> None:
         turn("5", 2, "inde", True),
         turn("5", 2, "iter", False, "unsorted/5_1"),
         turn("5", 3, "inde", True),
-        turn("5", 3, "iter", False, "unsorted/5_iter_2"),
-        turn("8", 1, "", True),
+        turn("5", 3, "iter", False, "unsorted/5_iter_2", final=True),
+        turn("8", 1, "", True, final=True),
     ]
     metrics = ("l1_target", "l2_target", "clip_i_target", "clip_t_caption")
     given = {p.pair_id: {m: float(RNG.random()) for m in (*metrics, "clip_t")} for p in both}
@@ -327,6 +328,10 @@ def test_magicbrush_has_all_turns_and_final_turns() -> None:
     assert "final_turn" not in told([p for p in both if "single-turn" in p.subsets])
     assert "all_turn" not in told([p for p in both if "multi-turn" in p.subsets])
     assert told(both[-1:]).keys() >= {"all_turn", "final_turn"}
+    final = told([*both[:4], both[5]])["final_turn"]
+    assert (final["l1"], final["scored"]) == (mean("l1_target", "8_1"), 1), (
+        "no turn before stands for the final one of a session that was not run to its end"
+    )
 
 
 def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> None:
@@ -337,22 +342,32 @@ def test_emu_edit_and_anybench_are_means_of_metrics_by_split_and_by_type() -> No
     _, table = files_and_table([*map(judged, emu, scores), other])
     assert table["test"] == {
         "CLIP-dir": 0.1, "CLIP-im": None, "CLIP-out": 0.5, "L1": 0.25, "DINO": None, "scored": 2,
+        "lacking": {"CLIP-dir": 1},
     }  # fmt: skip
+    assert "lacking" not in table["validation"], "what the network does not give at all is null"
     assert table["validation"]["L1"] == 1.0
     found = [{"clip_i_target": 0.5, "l1_target": 0.5, "clip_t_caption": 0.5}, {"l1_target": 0.25}]
     any_edit = [Pair(str(i), "add", "x", data_set="anyedit") for i in range(2)]
     _, table = files_and_table([*map(judged, any_edit, found)])
     assert table["types"] == {
-        "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2}
-    }
+        "add": {"CLIP-I": 0.5, "CLIP-T": 0.5, "DINO": None, "L1": 0.375, "scored": 2,
+                "lacking": {"CLIP-I": 1, "CLIP-T": 1}}
+    }  # fmt: skip
 
 
+QUESTIONS = {
+    "BGReplacement": "Scenery", "ColorAlteration": "scenery", "Counting": "animal",
+    "DirectionPerception": "Human", "ObjectRemoval": "object", "Replacement": "Object",
+}  # fmt: skip
+RIGHT_RESULTS = (
+    "Deblurring", "HazeRemoval", "Lowlight", "NoiseRemoval", "RainRemoval", "ShadowRemoval",
+    "SnowRemoval", "WatermarkRemoval",
+)  # fmt: skip
 TASKS = {
-    "Deblurring": ("SSIM", "ssim_padded_target", "Global"),
+    **dict.fromkeys(RIGHT_RESULTS, ("SSIM", "ssim_padded_target", "Global")),
     "RegionAccuracy": ("RegionAccuracy", "ssim_padded_outside", "animal"),
     "StyleAlteration": ("clip_score", "clip_t_caption", ""),
-    "Counting": ("accuracy", "correct", "animal"),
-    "Replacement": ("accuracy", "correct", "Object"),
+    **{task: ("accuracy", "correct", kind) for task, kind in QUESTIONS.items()},
 }
 
 
@@ -368,7 +383,7 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
                 value = float(RNG.integers(0, 2)) if column == "correct" else float(RNG.random())
                 measured = {column: value, "l1_source": 0.5, "clip_i_source": 0.5}
                 if column == "correct":
-                    asked.append((pair, {"correct": value} if i else None))
+                    asked.append((pair, {"correct": value}))
                     measured.pop("correct")
                 cases.append(judged(pair, measured))
     pairs, records = [pair for pair, _ in cases], [record for _, record in cases]
@@ -404,7 +419,7 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
                 **{name: pytest.approx(mean) for name, mean in means.items()},
                 "score": round(sum(three) / 3, 4),
             }
-        assert table[wording]["scored"] == 9 * 5 - 2, "two questions had no answer"
+        assert table[wording]["scored"] == 9 * len(TASKS)
     same = replace(other("c"), records=records)  # which gives what the run's own judge gives
     assert official_table(pairs, records, [other("a"), same]) == table
     alone = official_table(pairs, records)
@@ -415,6 +430,140 @@ def test_i2ebench_is_a_mean_for_each_task_and_for_each_type() -> None:
         assert lacking["original"]["tasks"]["Counting"] is None
         assert lacking["original"]["types"]["animal"]["score"] is None
         assert lacking["original"]["types"]["global"] == table["original"]["types"]["global"]
+    some = [(p, r) for p, r in zip(pairs, records, strict=True) if p.category != "Counting"]
+    part = official_table(*map(list, zip(*some, strict=True)))
+    assert part is not None and part["original"]["tasks"]["Lowlight"] is not None
+    kinds = part["original"]["types"]
+    assert kinds["global"]["ssim"] is not None and kinds["global"]["score"] is None, (
+        "without all tasks some measures would count as 0 that are not"
+    )
+
+
+def test_i2ebench_counts_what_does_not_say_yes_as_wrong_and_says_how_often() -> None:
+    """As its script does of what its judge could not tell; other tasks have no such answers."""
+    pairs = [
+        Pair(str(i), task, "x", given_id=str(i), data_set="i2ebench", subsets=("original",))
+        for task in ("Counting", "Lowlight") for i in range(4)
+    ]  # fmt: skip
+    scores: list[dict[str, float] | None] = [{"correct": 1.0}, None, None, {"correct": 0.0}]
+    ours = [judged(p, s)[1] for p, s in zip(pairs, scores + [None] * 4, strict=True)]
+    ours[2] = replace(ours[2], outcome="edit_failed")
+    table = official_table(pairs, ours)
+    assert table is not None
+    part = table["original"]
+    assert part["tasks"] == {"Counting": round(1 / 3, 4), "Lowlight": None}
+    assert (part["scored"], part["unread_counted_as_wrong"]) == (3, 1)
+    statistic = statistic_of(pairs)
+    assert statistic is not None
+    files = statistic.score_files("mine", judged_by(statistic, pairs, ours))
+    rows = json.loads(files[PurePosixPath("EditEval_ori/Counting/mine.json")])
+    assert {key: row["final_judgement"] for key, row in rows.items()} == {
+        "0": "Yes", "1": "No", "3": "No"
+    }  # fmt: skip
+    measured = [replace(r, outcome="scored", scores={"l1_source": 0.5}) for r in ours]
+    other = OtherJudge(JudgedBy("a", "m", "p", {}, None, None, []), ["correct"], ours)
+    joined = official_table(pairs, measured, [other])
+    assert joined is not None and joined["original"] == part
+    foreign = [
+        replace(r, scores={"SC": 5.0, "PQ": 5.0, "O": 5.0} if r.scores else None) for r in ours
+    ]
+    metrics = [replace(r, scores={"ssim_padded_target": 0.5}, outcome="scored") for r in ours]
+    other = OtherJudge(JudgedBy("b", "m", "p", {}, None, None, []), ["ssim"], metrics)
+    beside = official_table(pairs, foreign, [other])
+    assert beside is not None and beside["original"]["tasks"] == {
+        "Counting": None,
+        "Lowlight": 0.5,
+    }, "what a judge of another protocol could not be read in is no answer to these questions"
+
+
+def test_i2ebenchs_rounds_count_as_wrong_what_follows_a_wrong_edit() -> None:
+    """As summary_round2345.py, summary_all.py, summary_2nd.py and its like, and the notebook of
+    types have it, from the files that they read."""
+    tasks = {**dict.fromkeys(QUESTIONS, "correct"), "StyleAlteration": "clip_t_caption"}
+    cases = []
+    for number in range(1, 6):
+        for task, column in tasks.items():
+            for i in range(8 if number < 3 else 3):
+                key = f"{i}_round{number}" if number > 1 else str(i)
+                kind = {"type": QUESTIONS[task]} if task in QUESTIONS else {}
+                pair = Pair(key, task, "x", given_id=key, data_set="i2ebench")
+                more = {"image": "a.png", **kind, **({"round": number} if number > 1 else {})}
+                pair = replace(pair, subsets=("original",), metadata=more)
+                value = float(RNG.integers(0, 4) > 0) if column == "correct" else RNG.random()
+                cases.append(judged(pair, {column: float(value)}))
+    files, table = files_and_table(cases)
+    ours = table["original"]
+    said: dict[int, dict[str, Any]] = {}
+    for number in range(1, 6):
+        folder = "EditEval_ori" + (f"_{number}nd" if number > 1 else "")
+        said[number] = {
+            task: json.loads(files[PurePosixPath(folder, task, "mine.json")]) for task in tasks
+        }
+    assert len(files) == 5 * len(tasks)
+
+    def said_of(row: dict[str, Any]) -> float:
+        if "final_judgement" in row:
+            return float("yes" in row["final_judgement"].lower())
+        return float(row["evaluation"]["clip_score"])
+
+    for task in tasks:
+        every: list[float] = []
+        failed: list[str] = []
+        for number in range(1, 6):
+            rows = said[number][task]
+            part = ours if number == 1 else ours["rounds"][str(number)]
+            mean = float(np.array([said_of(row) for row in rows.values()]).mean())
+            assert part["tasks"][task] == round(mean, 4)
+            for key, row in rows.items():
+                right = said_of(row) if key not in failed else 0.0
+                if task in QUESTIONS and not said_of(row):
+                    failed.append(key)
+                every.append(right)
+            first = len(said[1][task])
+        assert ours["all_rounds"]["tasks"][task] == pytest.approx(np.array(every).mean())
+        assert ours["rounds_2_to_5"]["tasks"][task] == pytest.approx(np.array(every[first:]).mean())
+        assert not failed or sum(every) < sum(
+            said_of(r) for n in said for r in said[n][task].values()
+        )
+
+    def of_kind(kind: str) -> float:
+        """The notebook takes each folder whose name has that of the task in it."""
+        vlm = [
+            said_of(row)
+            for task in QUESTIONS
+            for number in range(2, 6)
+            for name, rows in said[number].items()
+            for row in rows.values()
+            if task in name and row["type"].lower() == kind
+        ]
+        return float(round(sum(vlm) / len(vlm) / 3, 4))
+
+    types = ours["rounds_2_to_5"]["types"]
+    assert types["object"]["score"] == of_kind("object")
+    assert types["scenery"]["score"] == of_kind("scenery")
+    styles = [said_of(r) / 35.0 for n in range(2, 6) for r in said[n]["StyleAlteration"].values()]
+    assert types["global"]["score"] == round(sum(styles) / len(styles) / 3, 4)
+
+
+def test_i2ebench_makes_no_figure_of_a_round_whose_round_before_is_unknown() -> None:
+    def case(key: str, number: int, scores: dict[str, float] | None) -> tuple[Pair, Record]:
+        name = f"{key}_round{number}" if number > 1 else key
+        more = {"round": number} if number > 1 else {}
+        pair = Pair(name, "Counting", given_id=name, data_set="i2ebench", metadata=more)
+        one, record = judged(replace(pair, subsets=("original",)), scores)
+        return one, record if scores else replace(record, outcome="edit_failed")
+
+    right, wrong = {"correct": 1.0}, {"correct": 0.0}
+    cases = [case("a", 1, None), case("b", 1, wrong), case("c", 1, right)]
+    cases += [case(key, 2, right) for key in "abcd"]
+    one = Pair("1", "Replacement", given_id="1", data_set="i2ebench", subsets=("original",))
+    _, table = files_and_table([*cases, judged(one, right)])
+    ours = table["original"]
+    assert ours["tasks"]["Replacement"] == 1.0
+    assert list(ours["all_rounds"]["tasks"]) == ["Counting"], "the other has no later rounds"
+    assert ours["rounds"]["2"]["tasks"]["Counting"] == 1.0
+    assert ours["rounds_2_to_5"]["tasks"]["Counting"] == 0.5, "b and c; d had no first round"
+    assert ours["all_rounds"]["tasks"]["Counting"] == 0.5, "b twice, c twice"
 
 
 def test_another_judges_scores_are_no_official_figures() -> None:

@@ -1,6 +1,7 @@
 """`--json`, `--quiet` and `--plain`, and the lines with which a run ends."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from pydantic import TypeAdapter
 from apps.json_events import AnyEvent
 from apps.run_summary import Tally, failure_lines, time_line
 from apps.tweets.command import main
+from core.engine.backend import NotUsed, Report
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.run_status import KindStatus, RunStatus
 from core.tasks import Result
+from tests.conftest import wait_until
 from tests.inline_backend import InlineBackend
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(AnyEvent)
@@ -23,6 +27,7 @@ class Command:
 
     def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
+        self.backend: Callable[[], InlineBackend] = InlineBackend
         self._capfd = capfd
 
     def run(self, tweets: Any, *arguments: str) -> tuple[int, str, str]:
@@ -31,7 +36,7 @@ class Command:
         config.write_text(yaml.safe_dump({"model": "simulated"}), "utf-8")
         line = [str(file), "1", "--config", str(config), "--output-dir", str(self.folder / "out")]
         self._capfd.readouterr()
-        code = main([*line, *arguments], backend=InlineBackend())
+        code = main([*line, *arguments], backend=self.backend())
         said = self._capfd.readouterr()
         return code, said.out, said.err
 
@@ -70,6 +75,31 @@ def test_json_tells_of_every_task_once_also_of_what_is_done_already(command: Com
     again = command.events([{"prompt": "a"}, {"prompt": "b"}])
     assert [e["event"] for e in again] == ["start", "task", "task", "end"]
     assert (again[-1]["state"], again[-1]["already_done"]) == ("completed", 2)
+
+
+def test_json_says_first_how_much_is_to_be_done_whatever_happens_before(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OfCluster(InlineBackend):
+        """One that says at once what it does without."""
+
+        def poll(self, timeout: float) -> list[Report]:
+            first, self.told = not self.told, True
+            return [NotUsed("b", "b: it has other software")] if first else super().poll(timeout)
+
+        told = False
+
+    def run(generator: MultiGPUImageGenerator, *arguments: Any) -> Any:
+        wait_until(lambda: bool(generator.status().not_used), "the cluster's word")
+        return original(generator, *arguments)
+
+    original = MultiGPUImageGenerator.run
+    monkeypatch.setattr(MultiGPUImageGenerator, "run", run)
+    command.backend = OfCluster
+    start, *others, end = command.events([{"prompt": "a"}, {"prompt": "b"}])
+    assert (start["event"], start["total"]) == ("start", 2)
+    assert [e["why"] for e in others if e["event"] == "not_used"] == ["b: it has other software"]
+    assert end["done"] == 2
 
 
 def test_json_says_why_nothing_ran(command: Command) -> None:

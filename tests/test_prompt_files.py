@@ -254,6 +254,30 @@ def test_text_of_before_unicode_is_refused_with_the_command_that_converts_it(
     assert f"iconv -f {usual} -t UTF-8 '{file}'" in said
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "красный дом у озера\n"),
+        ("cp1253", "κόκκινο σπίτι\n"),
+        ("koi8-r", "дом\nлес ночью\n"),
+    ],
+)
+def test_text_of_another_alphabet_is_not_told_to_be_converted_from_the_wrong_encoding(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    said = refusal_of(tmp_path, "p.txt", text.encode(encoding))
+    assert "it looks like" not in said and "iconv" not in said
+    assert 'save it as UTF-8 (in a spreadsheet: "CSV UTF-8").' in said
+
+
+def test_the_encoding_is_told_by_the_text_that_is_no_utf8_and_not_by_what_comes_before(
+    tmp_path: Path,
+) -> None:
+    plain = '{"prompt": "a red house"},' * 1000
+    chinese = f'[{plain}{{"prompt": "夜晚的海边，一只猫"}}]'
+    assert "it looks like GBK." in refusal_of(tmp_path, "p.json", chinese.encode("gbk"))
+
+
 def test_a_header_of_before_unicode_is_no_riddle(tmp_path: Path) -> None:
     said = refusal_of(tmp_path, "p.csv", "prompt;Größe\na house;64x64\n".encode("latin-1"))
     assert "line 1: not UTF-8 text; save the file as UTF-8" in said

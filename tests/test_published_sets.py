@@ -150,9 +150,47 @@ def test_magicbrushs_sessions_are_run_in_both_ways(build: Build, tmp_path: Path)
     assert multi["unsorted/100_iter_2"].follows == "unsorted/100_1"
     assert multi["unsorted/100_iter_2"].target_images and multi["unsorted/100_iter_2"].mask
     assert not any("inde" in name for name in multi)
+    final = read(data, Choice(subsets=[["multi-turn"], ["final-turn"]]))
+    assert [pair.name for pair in final] == [*multi], "with all turns before them"
+    last = [pair.pair_id for pair in multi.values() if "final-turn" in pair.subsets]
+    assert last == (["100_iter_3", "200_1"] if build is sets.magicbrush_disk else ["100_iter_2"])
     if build is sets.magicbrush_disk:  # a table has none
         captions = [pair.metadata.get("output_caption") for pair in multi.values()]
         assert captions == ["caption 1", "caption 2", "caption 3", None]
+
+
+def test_a_session_of_magicbrush_may_go_on_in_the_next_part_of_its_table(tmp_path: Path) -> None:
+    """Its splits are published in up to 51 parts, which are cut between any two rows."""
+    rows = [
+        {"img_id": key, "turn_index": n, "source_img": cell(RED), "mask_img": cell(BLUE),
+         "instruction": f"turn {n}", "target_img": cell(GREEN)}
+        for key, n in (("7", 1), ("7", 2), ("7", 3), ("8", 1))
+    ]  # fmt: skip
+    for split, cut in (("dev", 2), ("train", 4)):
+        parts = [rows[:cut], rows[cut:]] if split == "dev" else [rows]
+        for number, part in enumerate(parts):
+            name = f"{split}-{number:05d}-of-{len(parts):05d}-1a2b3c4d5e6f7a8b.parquet"
+            parquet(tmp_path / "data" / "data" / name, part)
+    for split in ("dev", "train"):
+        pairs = read(tmp_path / "data", Choice(subsets=[["multi-turn"], [split]]))
+        assert [p.pair_id.partition("_0")[0] for p in pairs] == [
+            "7_1",
+            "7_iter_2",
+            "7_iter_3",
+            "8_1",
+        ]
+        assert [bool(p.follows) for p in pairs] == [False, True, True, False]
+        assert ["final-turn" in p.subsets for p in pairs] == [False, False, True, True]
+
+
+def test_complex_edits_rows_are_counted_over_all_parts_of_a_split(tmp_path: Path) -> None:
+    """Its scorer knows an edit by its row's place in the split."""
+    rows = sets.complex_rows()
+    for number in range(2):
+        for split in ("test_real", "test_syn"):
+            parquet(tmp_path / "data" / f"{split}-{number:05d}-of-00002.parquet", rows)
+    names = [p.name for p in read(tmp_path / "data")]
+    assert sorted(names) == [f"{s}/{n:04d}_C2" for s in ("real", "syn") for n in range(4)]
 
 
 def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
@@ -163,10 +201,17 @@ def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
     sessions["200"] = "nothing"
     written(file, sessions)
     pairs = named(read(data, Choice(subsets=[["dev"]])))
-    assert "edit_sessions.json row 100: instruction: is missing" in str(
+    assert "edit_sessions.json row 100, turn 2: instruction: is missing" in str(
         pairs["unsorted/100_inde_2"].problem
     )
     assert any("row 200: expected a list of turns" in str(p.problem) for p in pairs.values())
+    assert pairs["unsorted/100_1"].problem is None is pairs["unsorted/100_inde_3"].problem
+    for way, failed in (("single-turn", ["100_inde_2"]), ("multi-turn", ["100_iter_2"])):
+        chosen = read(data, Choice(subsets=[[way]]))
+        assert [p.pair_id for p in chosen if p.problem and "turn 2" in str(p.problem)] == failed
+        assert any("row 200" in str(p.problem) for p in chosen)
+    multi = named(read(data, Choice(subsets=[["multi-turn"]])))
+    assert "100_iter_2, cannot be used" in str(multi["unsorted/100_iter_3"].problem)
 
 
 # -- what else a data set has ----------------------------------------------------
@@ -209,6 +254,113 @@ def test_i2ebench_has_masks_right_results_and_other_wordings(tmp_path: Path) -> 
     assert Path(pairs["HazeRemoval/1"].target_images[0]).parent.name == "gt"
     diverse = sole(read(tmp_path / "data", Choice(subsets=[["diverse"]])))
     assert (diverse.instruction, diverse.name) == ("brown it", "RegionAccuracy/0_div")
+
+
+def test_i2ebenchs_later_rounds_edit_the_edit_of_the_round_before(tmp_path: Path) -> None:
+    data = sets.i2ebench(tmp_path / "data")
+    rounds = [["rounds"], ["questions"]]
+    [first, second, third] = read(data, Choice(subsets=rounds))
+    assert [p.name for p in (first, second, third)] == [
+        "Counting/1", "Counting/1_round2", "Counting/1_round3"
+    ]  # fmt: skip
+    assert first.source_images and not second.source_images
+    assert (second.follows, third.follows) == (first.name, second.name)
+    assert (third.instruction, third.metadata["round"]) == ("add a cow", 3)
+    whole = read(data, Choice(subsets=[["original", "rounds"]]))
+    assert len(whole) == len(read(data)) + 2
+    file = data / "EditData" / "Counting" / "Counting.json"
+    written(file, {"1": {**json.loads(file.read_text())["1"], "div_exp": "a cat, please"}})
+    other = read(data, Choice(subsets=[["diverse"], ["rounds"]]))
+    assert [p.pair_id for p in other] == ["1_div", "1_round2_div", "1_round3_div"]
+    assert [p.follows for p in other] == ["", "Counting/1_div", "Counting/1_round2_div"]
+    assert "round" not in str([p.name for p in read(data, Choice(subsets=[["diverse"]]))])
+    file.rename(file.with_name("moved.json.bak"))
+    assert "Counting" not in {pair.category for pair in read(data)}, "nothing begins"
+
+
+def test_no_part_of_a_benchmark_is_lost_with_its_first_row(tmp_path: Path) -> None:
+    """Nor with a file that is cut short: it says so, instead of a table without that task."""
+    data = sets.i2ebench(tmp_path / "i2ebench")
+    file = data / "EditData" / "HazeRemoval" / "HazeRemoval.json"
+    rows = json.loads(file.read_text())
+    written(file, {"0": {"image": "0001.png"}, **rows})
+    pairs = named(read(data))
+    assert "ori_exp: is missing" in str(pairs["HazeRemoval/0"].problem)
+    assert pairs["HazeRemoval/1"].problem is None
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(InputError, match=r"HazeRemoval\.json: not valid JSON"):
+        read(data)
+    data = sets.anyedit_bench(tmp_path / "anyedit")
+    file = data / "anybench" / "color_alter" / "edit_result.json"
+    written(file, ["a row?", *json.loads(file.read_text())])
+    assert [pair.problem is None for pair in read(data)] == [False, True, True]
+
+
+def test_edits_beside_the_sources_are_not_taken_for_them(tmp_path: Path) -> None:
+    """Where a table names files alone, which lie in a folder beside it."""
+    data = sets.imgedit(tmp_path / "data") / "hard"
+    [pair] = read(data)
+    assert Path(pair.source_images[0]).parent.name == "original_images"
+    sets.picture(data / "my_edits" / "3.jpg", BLUE)
+    [pair] = read(data)
+    assert "'3.jpg' is in several folders" in str(pair.problem)
+    assert "(my_edits, original_images)" in str(pair.problem)
+
+
+def test_what_of_a_row_is_no_text_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    """A question that is a number would be no question, and a wording none."""
+    data = sets.i2ebench(tmp_path / "data")
+    file = data / "EditData" / "Counting" / "Counting.json"
+    row = {**json.loads(file.read_text())["1"], "div_exp": "one more cat"}
+    rows = {"1": {**row, "Answer": 1}, "2": {**row, "Evaluation": 5}, "3": {**row, "Answer": ""},
+            "4": {**row, "div_exp": ["x"]}}  # fmt: skip
+    written(file, rows)
+    asked = {p.pair_id: str(p.problem) for p in read(data, Choice(subsets=[["questions"]]))}
+    assert list(asked) == ["1", "2", "3", "4"] and asked["1"] == asked["4"] == "None"
+    assert "row 2: Evaluation: expected text (found 5)" in asked["2"]
+    assert "row 3: Answer: is missing" in asked["3"]
+    diverse = named(read(data, Choice(subsets=[["diverse"]], categories=["Counting"])))
+    assert "row 4: div_exp: expected text" in str(diverse["Counting/4_div"].problem)
+    assert diverse["Counting/1_div"].problem is None
+
+
+def test_a_right_result_that_is_missing_is_missed(tmp_path: Path) -> None:
+    data = sets.i2ebench(tmp_path / "data")
+    right = data / "EditData" / "HazeRemoval" / "gt" / "0001.png"
+    right.unlink()
+    assert named(read(data))["HazeRemoval/1"].target_images == (str(right),)
+
+
+def test_anybenchs_types_are_its_folders(tmp_path: Path) -> None:
+    """As its script goes by them, whatever the rows call it."""
+    data = sets.anyedit_bench(tmp_path / "data")
+    file = data / "anybench" / "visual_depth" / "edit_result.json"
+    [row] = json.loads(file.read_text())
+    written(file, [{**row, "edit_type": "visual_dep"}])
+    assert [pair.category for pair in read(data)] == ["color_alter", "visual_depth"]
+
+
+def test_a_row_that_cannot_be_read_fails_in_every_part_that_it_may_be_of(tmp_path: Path) -> None:
+    """Which part that is stands in the row: to leave it out would be a table of fewer pairs."""
+    data = sets.rededit(tmp_path / "red")
+    file = data / "redbench" / "redbench.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    written(file, [{**rows[0], "source": 5}, *rows[1:], {**rows[0], "id": "3"}])
+    for language in ("en", "cn"):
+        assert [p.name for p in read(data, Choice([language])) if p.problem] == ["add/1"]
+    data = sets.i2ebench(tmp_path / "i2ebench")
+    file = data / "EditData" / "Counting" / "Counting.json"
+    written(file, {"0": "a row?", **json.loads(file.read_text())})
+    file = data / "EditData" / "HazeRemoval" / "HazeRemoval.json"
+    written(file, {"0": {"image": 1}, **json.loads(file.read_text())})
+    asked = read(data, Choice(subsets=[["questions"]]))
+    assert [str(p.problem)[:19] for p in asked] == ["None", "Counting.json row 0"], (
+        "tasks without questions have none"
+    )
+    file = data / "EditData" / "Counting" / "Counting_2nd.json"
+    written(file, {"1": {"image": 1}})
+    assert not any("2nd" in str(pair.problem) for pair in read(data)), "it was not asked for"
+    assert any("2nd" in str(pair.problem) for pair in read(data, Choice(subsets=[["rounds"]])))
 
 
 @pytest.mark.parametrize("build", BUILDERS["anyedit"])

@@ -307,24 +307,20 @@ from tests.conftest import LOCAL, wait_until
 from tests.test_streaming import Inputs, open_generator
 batches.FIRST, feeding.MOST_WAITING, feeding.AT_ONCE = 20, 20, 8  # few are in memory
 FIRST, LAST = 20 + 16 * 37, 20 + 16 * 162  # read once all before them are handed over
-held = ended = 0
+held, ended = {}, 0
 for number in range(300_000):  # the table of interned strings, of parts of paths, has its size now
     sys.intern(f"{number}.png")
+tracemalloc.start()
 
 class Halting(Inputs):
     # Goes on at two of its tasks when nothing is in work: a picture that is being written would
     # count, with 64 KiB of its writer's.
     def __iter__(self):
-        global held
         for number, given in enumerate(super().__iter__()):
             if number in (FIRST, LAST):
                 wait_until(lambda: ended == number, f"the end of {number} tasks")
                 gc.collect()
-            if number == FIRST:
-                tracemalloc.start()
-            if number == LAST:
-                held = tracemalloc.get_traced_memory()[0]  # of what came since
-                tracemalloc.stop()
+                held[number] = tracemalloc.get_traced_memory()[0]
             yield given
 
 def told(result):
@@ -332,8 +328,8 @@ def told(result):
     ended += 1
 
 with open_generator(LOCAL, Path(sys.argv[1])) as generator:
-    generator.run(generator.prepare(Halting(-1, lambda: None, LAST + 8), []), told)
-print(held / (LAST - FIRST))
+    generator.run(generator.prepare(Halting(-1, lambda: None, 3000), []), told)
+print((held[LAST] - held[FIRST]) / (LAST - FIRST))
 """
 
 

@@ -203,6 +203,35 @@ def test_tasks_that_must_wait_for_another_worker_cost_an_idle_one_nothing(
     assert sorted(drain(scheduler)) == list(range(1000)), "alone it has to run them itself"
 
 
+def test_tasks_that_wait_for_fresh_ones_cost_a_decision_nothing_and_come_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+    before = Pending.__lt__
+
+    def counted(one: Pending, other: Pending) -> bool:
+        nonlocal compared
+        compared += 1
+        return before(one, other)
+
+    dead = [frozenset({f"w{i}"}) for i in range(300)]  # the worker that each was on
+    tried = [Pending(0, i, 1.0, retry=1, avoid=avoid) for i, avoid in enumerate(dead)]
+    fresh = [Pending(0, 300 + i, 1.0, group=i % 2) for i in range(100)]
+    scheduler = scheduled([*tried, *fresh])
+    w0 = replace(ALONE, others=frozenset({"w1"}))
+    monkeypatch.setattr(Pending, "__lt__", counted)
+    given = []
+    for _ in range(49):  # two of a group at once, alternately of one and of the other
+        first = scheduler.take(w0)
+        assert first is not None
+        second = scheduler.take_with(first, w0)
+        given += [first.position, second.position if second is not None else None]
+    assert given[:4] == [300, 302, 301, 303] and len({*given}) == 98 and None not in given
+    assert compared < 98, "none of those that wait is looked at"
+    assert drain(scheduler, w0)[2:] == [*range(1, 300)], "all but the one that w0 was on"
+    assert drain(scheduler, replace(w0, name="w1")) == [0]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_each_take_is_the_best_task_that_the_worker_may_run(seed: int) -> None:
     rng = random.Random(seed)

@@ -14,7 +14,8 @@ from multiprocessing import forkserver, util
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.devices.load_turns import PARALLEL_LOADING
-from core.processes.fork_server import PRELOAD, PRELOAD_ROLE
+from core.processes.fork_server import PRELOAD
+from core.processes.preload_environment import PRELOAD_ROLE
 from tests import late_environment
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ORPHANED_EXIT = 87
@@ -18,6 +19,15 @@ def bind_to_parent(parent_pid: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != (fork_server or parent_pid):
         os._exit(ORPHANED_EXIT)
+
+
+def call(bound: None, target: Callable[..., None], *arguments: object) -> None:
+    """What a fresh interpreter runs: `target`, which it imports once it is bound to its parent.
+
+    Args:
+        bound: what `bind_to_parent` returned, which was called as the arguments were read.
+    """
+    target(*arguments)
 
 
 def open_gpus(pid: int | str = "self") -> list[str]:

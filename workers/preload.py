@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from core.processes.fork_server import PRELOAD_PARENT, PRELOAD_ROLE
+from core.processes.preload_environment import PRELOAD_PARENT, PRELOAD_ROLE
 from workers import boot
 
 complete = False

@@ -21,7 +21,10 @@ _DEPTH = 2  # folders below the data set's own in which its tables may lie
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".zst")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
 _HUB_DOWNLOADS = Path(".cache", "huggingface", "download")  # in a folder that the hub filled
-_SHARD = re.compile(r"^(?P<split>.+)-(?P<number>\d{5})-of-(?P<all>\d{5})(?P<rest>\.\w+)$")
+# `datasets` once added a hash of each part's content to its name.
+_SHARD = re.compile(
+    r"^(?P<split>.+)-(?P<number>\d{5})-of-(?P<all>\d{5})(?:-[0-9a-f]{16})?(?P<rest>\.\w+)$"
+)
 
 
 def check_complete(path: Path) -> None:

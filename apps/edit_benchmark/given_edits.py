@@ -1,8 +1,8 @@
 """Edits that need no editor: those in a folder, and those that the data brings along."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from apps.edit_benchmark.layout import LAYOUTS, Layout, before_model, of_model
@@ -12,7 +12,8 @@ from core.paths import as_text, on_disk, user_path
 from core.store.outputs import PICTURE_SUFFIXES
 
 MOST_FOLDERS = 500  # below the one that is given, in which edits may begin
-LOOKED_AT = 200  # pairs by which layouts and folders are told apart
+FAR = 9  # further from the given folder than where edits are sought
+SECOND = "_cn"  # how the id of a row's second language ends
 GivenEdit = Path | InputError
 """The file of an edit, or why there is none."""
 
@@ -25,11 +26,15 @@ class FolderOfEdits:
         start: the folder below which the layout's places lie: the given one, or one near it.
         name: of the layout.
         model: the part of the places that is the model's name, where the layout has it there.
+        below: how many folders on the way of every place lie above `start`.
+        one_language: the edits of a row's second language have the names of its first.
     """
 
     start: Path
     name: str
     model: str = ""
+    below: int = 0
+    one_language: bool = False
 
     @property
     def line(self) -> str:
@@ -47,18 +52,9 @@ class FolderOfEdits:
         missing = f"{as_text(str(place))}{layout.suffixes_of(pair)[0]}"
         return InputError(f"edit: {missing} is missing in {as_text(self.start)}.")
 
-    def count(self, pairs: Sequence[Pair], seen: dict[str, frozenset[str]]) -> int:
-        """How many of the pairs have an edit, by one look at each folder.
-
-        Args:
-            seen: stems of the pictures in a folder.
-        """
-        layout = LAYOUTS[self.name]
-        places = (self.start / on_disk(str(self._place(layout, pair))) for pair in pairs)
-        return sum(place.name in _stems_in(str(place.parent), seen) for place in places)
-
     def _place(self, layout: Layout, pair: Pair) -> PurePosixPath:
-        return of_model(layout.place(pair), self.model)
+        place = _place_of(layout, pair, self.one_language)
+        return PurePosixPath(*of_model(place, self.model).parts[self.below :])
 
 
 def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
@@ -74,14 +70,31 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
     given = Path(os.path.abspath(user_path(folder, "--score-only")))
     if not given.is_dir():
         raise InputError(f"--score-only: {as_text(given)} is not a folder.")
-    some = [pair for pair in pairs if pair.problem is None][:LOOKED_AT]
-    best: tuple[int, bool, int] | None = None
+    usable = [pair for pair in pairs if pair.problem is None]
+    chosen = _likeliest(given, usable) if usable else None
+    if chosen is None:
+        raise InputError(
+            f"--score-only: {as_text(given)} has none of these edits: {_wanted(usable)}"
+        )
+    return chosen
+
+
+def _likeliest(given: Path, pairs: Sequence[Pair]) -> FolderOfEdits | None:
+    """The layout that has most of the pairs, and where it begins.
+
+    Raises:
+        InputError: several folders have as many, or there are several models.
+    """
+    best: tuple[int, bool, bool, int] | None = None
     found: list[FolderOfEdits] = []
     beside: list[FolderOfEdits] = []  # whatever their number, where a layout has models beside
     seen: dict[str, frozenset[str]] = {}
-    for depth, one in _candidates(given, some):
-        count = one.count(some, seen)
-        rank = (count, one.name == some[0].data_set, -depth)
+    places = {(name, False): _places(LAYOUTS[name], pairs, False) for name in LAYOUTS}
+    if any(map(_is_second, pairs)):
+        places |= {(name, True): _places(LAYOUTS[name], pairs, True) for name in LAYOUTS}
+    for depth, one in _candidates(given, places, pairs[0].data_set):
+        count = _count(one, places[one.name, one.one_language], seen)
+        rank = (count, one.name == pairs[0].data_set, not one.one_language, -depth)
         if count and (best is None or rank > best):
             best, found = rank, []
         if count and rank == best:
@@ -89,7 +102,7 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
         if count and one.model:
             beside.append(one)
     if not found:
-        raise InputError(f"--score-only: {as_text(given)} has none of these edits: {_wanted(some)}")
+        return None
     starts = {one.start for one in found}
     if len(starts) > 1:
         several = ", ".join(as_text(start.name) for start in sorted(starts)[:4])
@@ -100,7 +113,7 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
     models = {one.model for one in beside if (one.start, one.name) == (chosen.start, chosen.name)}
     if chosen.model and len(models) > 1:
         several = ", ".join(as_text(model) for model in sorted(models)[:4])
-        place = of_model(LAYOUTS[chosen.name].place(some[0]), as_text(chosen.model)).parent
+        place = of_model(LAYOUTS[chosen.name].place(pairs[0]), as_text(chosen.model)).parent
         raise InputError(
             f"--score-only: {as_text(given)} has edits of several models ({several}); name a "
             f"folder of one of them, such as {as_text(chosen.start)}/{place}."
@@ -117,34 +130,89 @@ def brought_edit(pair: Pair) -> GivenEdit | None:
     return Path(on_disk(pair.edited_image))
 
 
-def _candidates(given: Path, some: Sequence[Pair]) -> Iterator[tuple[int, FolderOfEdits]]:
+Places = dict[PurePosixPath, set[str]]
+"""Names of the edits in each folder of a layout, as they are on the disk, without suffixes."""
+
+
+def _places(layout: Layout, pairs: Sequence[Pair], one_language: bool) -> Places:
+    """Where a layout has the edits of pairs; a name that several would have is there once."""
+    found: dict[str, set[str]] = {}
+    for pair in pairs:
+        folder, _, name = on_disk(str(_place_of(layout, pair, one_language))).rpartition("/")
+        found.setdefault(folder, set()).add(name)
+    return {PurePosixPath(folder): names for folder, names in found.items()}
+
+
+def _place_of(layout: Layout, pair: Pair, one_language: bool) -> PurePosixPath:
+    if one_language and _is_second(pair):
+        pair = replace(pair, given_id=str(pair.given_id).removesuffix(SECOND))
+    return layout.place(pair)
+
+
+def _count(one: FolderOfEdits, places: Places, seen: dict[str, frozenset[str]]) -> int:
+    """How many of the edits there are, by one look at each folder.
+
+    Args:
+        seen: stems of the pictures in a folder.
+    """
+    count = 0
+    for folder, names in places.items():
+        parts = of_model(folder, one.model).parts[one.below :]
+        if not parts or os.path.isdir(one.start / parts[0]):
+            count += len(names & _stems_in(os.path.join(one.start, *parts), seen))
+    return count
+
+
+def _candidates(
+    given: Path, places: Mapping[tuple[str, bool], Places], data_set: str
+) -> Iterator[tuple[int, FolderOfEdits]]:
     """Where edits may begin in which layout, with how far that is from the given folder."""
-    ways = {name: _ways_to_models(LAYOUTS[name], some) for name in LAYOUTS}
-    for depth, start in _starts(given):
-        for name, to_models in ways.items():
-            if not to_models:
-                yield depth, FolderOfEdits(start, name)
-            for model in _models_in(start, to_models):
-                yield depth, FolderOfEdits(start, name, model)
-    for name, to_models in ways.items():
-        for start, model in _on_the_way(given, to_models):
-            for each in [model] if model else _models_in(start, to_models):
-                yield 0, FolderOfEdits(start, name, each)
+    starts = list(_starts(given))
+    for (name, one_language), folders in places.items():
+        for depth, one in _of_layout(given, starts, name, folders, data_set):
+            yield depth, replace(one, one_language=one_language)
 
 
-def _ways_to_models(layout: Layout, some: Sequence[Pair]) -> list[PurePosixPath]:
+def _of_layout(
+    given: Path, starts: Sequence[tuple[int, Path]], name: str, places: Places, data_set: str
+) -> Iterator[tuple[int, FolderOfEdits]]:
+    """Where the edits of one layout may begin."""
+    to_models = _ways_to_models(places)
+    for depth, start in starts:
+        if not to_models:
+            yield depth, FolderOfEdits(start, name)
+        for model in _models_in(start, to_models):
+            yield depth, FolderOfEdits(start, name, model)
+    for start, model in _on_the_way(given, to_models):
+        for each in [model] if model else _models_in(start, to_models):
+            yield 0, FolderOfEdits(start, name, each)
+    if to_models:
+        return
+    for start in {start for start, below in _on_the_way(given, places) if not below}:
+        yield 0, FolderOfEdits(start, name)
+    if len(places) == 1 and name == data_set:  # pictures with nothing above them
+        [folder] = places
+        yield FAR, FolderOfEdits(given, name, below=len(folder.parts))
+
+
+def _is_second(pair: Pair) -> bool:
+    """Whether a pair is of the second language of its row, which its id says."""
+    return pair.language == "cn" and bool(pair.given_id) and str(pair.given_id).endswith(SECOND)
+
+
+def _ways_to_models(places: Places) -> list[PurePosixPath]:
     """The folders of models, in a layout that has models on the way to the edits."""
-    ways = (before_model(layout.place(pair)) for pair in some)
+    ways = (before_model(folder) for folder in places)
     return list(dict.fromkeys(way for way in ways if way is not None))
 
 
 def _models_in(start: Path, to_models: Sequence[PurePosixPath]) -> list[str]:
     """Names of the models that have a folder below `start`."""
-    folders = (_folders_in(start / on_disk(str(way))) for way in to_models)
+    folders = (_folders_in(start / way) for way in to_models)
     return list(dict.fromkeys(folder.name for several in folders for folder in several))
 
 
-def _on_the_way(given: Path, to_models: Sequence[PurePosixPath]) -> set[tuple[Path, str]]:
+def _on_the_way(given: Path, to_models: Iterable[PurePosixPath]) -> set[tuple[Path, str]]:
     """Where places begin above the given folder, with the model's name where it is a model's.
 
     What begins in the folder above the given one is among `_starts`.
@@ -152,7 +220,7 @@ def _on_the_way(given: Path, to_models: Sequence[PurePosixPath]) -> set[tuple[Pa
     found = set()
     above = [given, *given.parents]
     for way in to_models:
-        parts = PurePosixPath(on_disk(str(way))).parts
+        parts = way.parts
         for taken in range(2, len(parts) + 1):
             if given.parts[-taken:] == parts[:taken]:
                 found.add((above[taken], ""))

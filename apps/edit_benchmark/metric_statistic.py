@@ -20,7 +20,12 @@ class MetricStatistic(Statistic):
         return {n: given[key] for n, (key,) in self.names.items() if key in given} or None
 
     def means(self, judged: Sequence[Judged]) -> dict[str, Any]:
-        """The mean of each metric over the pairs that have it, and how many pairs have any."""
+        """The mean of each metric over the pairs that have it, and how many pairs have any.
+
+        `lacking` says of how many of these pairs a metric is missing that others have.
+        """
         scored = [one.scores for one in judged if one.scores]
-        found = {name: mean_of([s[name] for s in scored if name in s]) for name in self.names}
-        return {**found, "scored": len(scored)}
+        values = {name: [s[name] for s in scored if name in s] for name in self.names}
+        lacking = {n: len(scored) - len(v) for n, v in values.items() if 0 < len(v) < len(scored)}
+        found = {name: mean_of(each) for name, each in values.items()}
+        return {**found, "scored": len(scored), **({"lacking": lacking} if lacking else {})}

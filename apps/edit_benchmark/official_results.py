@@ -5,9 +5,10 @@ from typing import Any
 
 from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.records import Record
+from apps.edit_benchmark.records import Outcome, Record
 from apps.edit_benchmark.summary import OtherJudge
 
+UNREAD: Outcome = "unparsed"
 OVERALL = {"O", "overall", "score", "average"}  # of a judge's calls together: no rating of its own
 
 
@@ -52,20 +53,24 @@ def judged_by(
     What several of the other judges give is nobody's, as it is not known whose is meant.
     """
     scores = [_scores(statistic, pair, record) for pair, record in zip(pairs, records, strict=True)]
+    gives = any(scores)  # what a judge of another protocol said is no answer to its questions
+    unread = [gives and record.outcome == UNREAD for record in records]
     givers = _givers(statistic, pairs, records, others) if statistic.joins_judges else {}
     for other in others:
         wanted = {name for name, judges in givers.items() if judges == [other.judged_by.judge]}
         for i, (pair, record) in enumerate(zip(pairs, other.records, strict=True)):
             found = _scores(statistic, pair, record) if wanted and scores[i] is None else None
             scores[i] = found if found and found.keys() <= wanted else scores[i]
+            unread[i] |= bool(wanted) and record.outcome == UNREAD
     return [
         Judged(
             pair,
             found,
             record.source_images[0] if record.source_images else "",
             record.edited_image or "",
+            unread=not_read and found is None,
         )
-        for pair, record, found in zip(pairs, records, scores, strict=True)
+        for pair, record, found, not_read in zip(pairs, records, scores, unread, strict=True)
     ]
 
 

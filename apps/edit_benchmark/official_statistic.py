@@ -17,12 +17,14 @@ class Judged:
     Attributes:
         scores: by the names that the benchmark's statistic has for them; None where the edit is
             missing, or the judge's answer gave no score.
+        unread: the judge answered, and its answer gave no score.
     """
 
     pair: Pair
     scores: Mapping[str, float] | None
     source_image: str = ""
     edited_image: str = ""
+    unread: bool = False
 
 
 class Statistic(ABC):

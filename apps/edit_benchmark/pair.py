@@ -17,6 +17,7 @@ class Pair:
         category: as the data gives it; in paths it is its `category_folder`.
         given_id: the id that the data gives it, if it gives one.
         problem: why the pair cannot be used, if it cannot.
+        is_sketch: its row could not be read, and what else it is of than is said here is not known.
         language: of the instruction, as GEdit-Bench says it: en or cn; empty where unknown.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language; None where
             the data has no such marks.
@@ -29,7 +30,7 @@ class Pair:
             pictures of its own. Empty where it has.
         edited_image: an edit that the data brings along, which is scored as it is.
         subsets: names of the parts of its data set that it belongs to, such as a split.
-        asked_by: a subset or a language; unless the user names it, the pair is left out.
+        asked_by: subsets or languages; unless the user names all of them, the pair is left out.
         seed_by_id: its seed follows its name and not its place in the input.
         metadata: what else the data says of it; judges' questions may name these fields. What
             people said of edits is there in the form that `preferences` describes.
@@ -40,6 +41,7 @@ class Pair:
     instruction: str = ""
     source_images: tuple[str, ...] = ()
     problem: InputError | None = None
+    is_sketch: bool = False
     language: str = "en"
     intersection_exist: bool | None = None
     index: int = 0
@@ -51,7 +53,7 @@ class Pair:
     edited_image: str = ""
     given_id: str | None = None
     subsets: tuple[str, ...] = ()
-    asked_by: str = ""
+    asked_by: tuple[str, ...] = ()
     seed_by_id: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
 

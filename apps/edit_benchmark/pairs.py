@@ -105,7 +105,7 @@ def _how_many(every: Sequence[Pair], usual: Sequence[Pair]) -> str:
     """How many pairs the data has, and how many of them are run where nothing is chosen."""
     if len(every) == len(usual):
         return f"it has {len(every)}"
-    subsets = ", ".join(dict.fromkeys(pair.asked_by for pair in every if pair.asked_by))
+    subsets = ", ".join(dict.fromkeys(name for pair in every for name in pair.asked_by))
     return f"it has {len(every)}, of which {len(usual)} are run unless {subsets} is asked for"
 
 
@@ -149,15 +149,21 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
         follows = renamed.get(pair.follows, pair.follows)
         renamed[name] = pair.name
         unique.append(replace(pair, index=position, source_images=sources, follows=follows))
-    names = {pair.name for pair in unique}
-    return [_after_known(with_names(pair, renamed), names) for pair in unique]
+    problems = {pair.name: pair.problem for pair in unique}
+    return [_after_usable(with_names(pair, renamed), problems) for pair in unique]
 
 
-def _after_known(pair: Pair, names: set[str]) -> Pair:
-    """Fail a turn whose turn before is not there."""
-    if not pair.follows or pair.follows in names or pair.problem:
+def _after_usable(pair: Pair, problems: dict[str, InputError | None]) -> Pair:
+    """Fail a turn whose turn before is not there, or cannot be used.
+
+    Args:
+        problems: of all pairs by name; those of later turns are added.
+    """
+    before = pair.follows
+    if not before or pair.problem or (before in problems and problems[before] is None):
         return pair
-    return replace(pair, problem=InputError(f"The turn before, {pair.follows}, cannot be used."))
+    problem = problems[pair.name] = InputError(f"The turn before, {before}, cannot be used.")
+    return replace(pair, problem=problem)
 
 
 def _as_text(path: str) -> str:

@@ -26,6 +26,7 @@ class Draft:
             self.pair_id,
             self.category,
             problem=problem,
+            is_sketch=True,
             language=self.language,
             given_id=self.given_id,
             subsets=self.subsets,

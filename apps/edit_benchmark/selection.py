@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from apps.edit_benchmark.categories import UNSORTED
 from apps.edit_benchmark.pair import Pair
 from core.errors import InputError
 
@@ -49,12 +50,14 @@ class Choice:
             {_known("subset", name, _subsets(pairs), data) for name in group}
             for group in self.subsets
         ]
+        kinds = {(pair.category, pair.subsets) for pair in pairs if not pair.is_sketch}
         asked = {*languages, *(name for group in subsets for name in group)}
-        found = [pair for pair in pairs if not pair.asked_by or pair.asked_by in asked]
+        found = [pair for pair in pairs if asked.issuperset(pair.asked_by)]
         if languages:
-            found = [pair for pair in found if pair.language in languages]
+            known = [*languages, ""]  # of a row that could not be read as far as that
+            found = [p for p in found if p.language in (known if p.is_sketch else languages)]
         for group in subsets:
-            found = [pair for pair in found if group & set(pair.subsets)]
+            found = [pair for pair in found if group & _parts_of(pair, kinds)]
         if self.categories is not None:
             there = list(dict.fromkeys(pair.category for pair in pairs))
             wanted = {_known("categories", name, there, data) for name in self.categories}
@@ -75,6 +78,20 @@ class Choice:
 
     def _lot(self, pair: Pair) -> bytes:
         return hashlib.sha256(f"{self.sample_seed}/{pair.name}".encode()).digest()
+
+
+def _parts_of(pair: Pair, kinds: Iterable[tuple[str, tuple[str, ...]]]) -> set[str]:
+    """The subsets of a pair. One that could not be read is failed in each that it may be of: those
+    of its category's other pairs with the subsets that are known of it.
+
+    Args:
+        kinds: categories and subsets of the pairs that could be read.
+    """
+    known = set(pair.subsets)
+    if not pair.is_sketch:
+        return known
+    alike = [subsets for category, subsets in kinds if pair.category in (category, UNSORTED)]
+    return known.union(*(subsets for subsets in alike if known.issubset(subsets)))
 
 
 def _turns(pair: Pair, by_name: dict[str, Pair]) -> list[Pair]:

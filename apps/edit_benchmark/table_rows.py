@@ -127,7 +127,7 @@ def located(folder: Path, name: str, what: str) -> Path:
     (`anybench/add/input_img/1.jpg`, beside the table in `anybench/add`).
 
     Raises:
-        InputError: the name leads out of the folder.
+        InputError: the name leads out of the folder, or is that of pictures in several folders.
     """
     file = inside(folder, name, what)
     if file.exists():
@@ -136,8 +136,16 @@ def located(folder: Path, name: str, what: str) -> Path:
     places = [
         folder.joinpath(*parts[at:]) for at in range(1, len(parts)) if parts[at - 1] == folder.name
     ]
-    places += [deeper / name for deeper in _folders_in(folder)]
-    return next((place for place in places if place.is_file()), file)
+    found = next((place for place in places if place.is_file()), None)
+    if found is not None:
+        return found
+    deeper = [each for each in _folders_in(folder) if (each / name).is_file()]
+    if len(deeper) > 1:
+        raise InputError(
+            f"{what}: {name!r} is in several folders of {folder} "
+            f"({', '.join(each.name for each in deeper[:4])}); only that of the data may have it."
+        )
+    return deeper[0] / name if deeper else file
 
 
 def _folders_in(folder: Path) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from apps.edit_images.edit_entry import Edit, read_entry, slug
-from apps.edit_images.found_pictures import FoundTable, find_pictures
+from apps.edit_images.found_pictures import FoundPicture, FoundTable, find_pictures
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.entries import read_entries
 from apps.prompts.run_names import name_of_run
@@ -22,7 +22,7 @@ from apps.prompts.words import EDITS
 from core.errors import InputError, one_line
 from core.intake.task_kinds import PlacedTask, TaskInput
 from core.names import bounded, counted
-from core.paths import as_text
+from core.paths import as_text, is_text
 from core.pictures.source_images import inspect_image
 from core.seeds import RANDOM
 from core.store.outputs import PICTURE_SUFFIXES
@@ -100,7 +100,7 @@ def read_edits(
             _read_table(given.file, reading)
         elif given.file not in reading.files:
             reading.files.add(given.file)
-            reading.found.append(Edit({"source_images": [str(given.file)]}, given.name, given.name))
+            reading.found.append(_of_file(given))
     entries = reading.found[:limit]
     lacking = [e for e in entries if isinstance(e, Edit) and not e.instruction]
     if lacking and not instructions:
@@ -121,6 +121,18 @@ def read_edits(
     if not inputs:
         raise InputError("There is nothing to edit.")
     return _listed(inputs, pictures, reading)
+
+
+def _of_file(given: FoundPicture) -> Edit | BadEntry:
+    """An edit of a picture that lies on the disk."""
+    file = str(given.file)
+    if not is_text(as_text(file)):  # a task is text, and so is what a picture says of itself
+        return BadEntry(
+            f"{as_text(file)}: its name is not UTF-8 text; rename it. convmv -f GBK -t UTF-8 does "
+            "that for whole folders of names that are GBK.",
+            given.name,
+        )
+    return Edit({"source_images": [file]}, given.name, given.name)
 
 
 def _read_table(file: Path, reading: _Reading) -> None:
@@ -247,12 +259,12 @@ def _named(edits: Sequence[Edit | BadEntry], suffix: str) -> Iterator[TaskInput]
         if isinstance(edit, BadEntry):
             yield edit
             continue
-        name, number = edit.name, 2
+        usual, number = _printable(edit.name), 2
+        name = usual
         while name.casefold() in taken:
-            name, number = f"{edit.name}_{number}", number + 1
+            name, number = f"{usual}_{number}", number + 1
         taken.add(name.casefold())
         fields = dict(edit.fields)
-        name = "".join(letter if letter.isprintable() else "_" for letter in name)
         fields.setdefault("task_id", bounded(name, MAX_ID_BYTES))
         given = fields.get("output_path")
         if given is None:
@@ -260,6 +272,11 @@ def _named(edits: Sequence[Edit | BadEntry], suffix: str) -> Iterator[TaskInput]
         elif isinstance(given, str) and not given.lower().endswith(PICTURE_SUFFIXES):
             fields["output_path"] = f"{given}{suffix}"
         yield PlacedTask(fields, edit.where) if edit.where else fields
+
+
+def _printable(name: str) -> str:
+    """A name without what ids may not have, such as line breaks."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
 
 
 def _path(name: str) -> str:

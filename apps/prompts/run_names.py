@@ -4,6 +4,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.names import cleaned, cut, distinct
+from core.paths import user_path
 from core.store.folder_input import FolderInput, NoFile
 from core.store.ledger_file import FILE_NAME as LEDGER
 
@@ -30,7 +31,7 @@ def name_without_file(output_dir: Path, source: NoFile, name: str, before: str) 
         before: what it was called by earlier versions; one that they made is gone on with, unless
             it is a file's by now.
     """
-    folder = output_dir / before
+    folder = user_path(output_dir, "output_dir") / before
     try:
         is_ours = FolderInput(folder, source).check()
     except InputError:

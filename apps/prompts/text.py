@@ -133,21 +133,36 @@ def not_text(path: Path, error: UnicodeDecodeError) -> InputError:
     where = f"{shown_path(path)}: not {name} text (byte {error.start})"
     if name != "UTF-8" or path == STDIN:
         return InputError(f"{where}; save it as UTF-8.")
-    usual = _usual_encoding(error.object)
+    usual = _usual_encoding(error.object, error.start)
+    save = 'ave it as UTF-8 (in a spreadsheet: "CSV UTF-8")'
+    if usual is None:
+        return InputError(f"{where}; s{save}.")
     file = shlex.quote(as_text(path))
     return InputError(
-        f'{where}; it looks like {usual}. Save it as UTF-8 (in a spreadsheet: "CSV UTF-8"), or '
-        f"convert it: iconv -f {usual} -t UTF-8 {file} > another-file"
+        f"{where}; it looks like {usual}. S{save}, or convert it: "
+        f"iconv -f {usual} -t UTF-8 {file} > another-file"
     )
 
 
-def _usual_encoding(content: bytes) -> str:
+def _usual_encoding(content: bytes, start: int) -> str | None:
     """Which of the encodings it may be in that programs without Unicode write most.
 
     A Chinese character has two bytes in GBK, so that bytes beyond ASCII mostly come in even numbers
-    there, and in rows; letters with accents stand alone.
+    there, and in rows; letters with accents stand alone. None for another one, such as that of
+    Cyrillic letters: converted from the wrong one, a file would be read, and be nonsense.
+
+    Args:
+        start: where the first bytes are that are no UTF-8; characters before them may be long ones.
     """
-    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", content[:_LOOKED_AT])]
+    while start and content[start - 1] >= 0x80:  # by chance, a part of GBK's may be UTF-8
+        start -= 1
+    looked_at = content[start : start + _LOOKED_AT]
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", looked_at)]
     odd = sum(length % 2 for length in runs)
-    chinese = max(runs, default=0) >= 4 and (2 * odd < len(runs) or len(runs) == 1)
-    return "GBK" if chinese else "WINDOWS-1252"
+    if max(runs, default=0) < 4:
+        return "WINDOWS-1252"
+    try:
+        codecs.getincrementaldecoder("gb18030")().decode(looked_at)
+    except UnicodeDecodeError:
+        return None
+    return "GBK" if 2 * odd < len(runs) or len(runs) == 1 else None

@@ -66,7 +66,8 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
         await service.start()
         leashes.start()
         app.state.batches.start()
-        await asyncio.to_thread(app.state.loras.entries)  # which says what it leaves out
+        # It says what it leaves out, and may wait until jobs of before are planned.
+        looking = asyncio.create_task(asyncio.to_thread(app.state.loras.entries))
         app.state.pinned_loras.restore(service.generator, app.state.loras)
         try:
             yield
@@ -75,6 +76,7 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
             leashes.stop()
             await app.state.batches.close()
             await service.close()
+            await asyncio.wait([looking])
 
     leashes = Leashes(service, service.rules.command_timeout)
 

@@ -3,6 +3,7 @@
 import os
 
 from apps.server.task_requests import LoraNames, Pictures
+from core.worker_spec import Role
 
 
 class PicturesInPlace:
@@ -26,5 +27,5 @@ class LorasInPlace:
     def __init__(self, others: LoraNames) -> None:
         self._others = others
 
-    def resolve(self, name: str, param: str) -> str:
-        return name if os.path.isabs(name) else self._others.resolve(name, param)
+    def resolve(self, name: str, param: str, kind: Role) -> str:
+        return name if os.path.isabs(name) else self._others.resolve(name, param, kind)

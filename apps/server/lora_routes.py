@@ -96,7 +96,7 @@ async def change_lora(
             await asyncio.to_thread(pins.note, asked.kind, name, False)
             await asyncio.to_thread(service.generator.unload_loras, paths, asked.kind)
         else:
-            path = await asyncio.to_thread(loras.resolve, asked.name, "name")
+            path = await asyncio.to_thread(loras.resolve, asked.name, "name", asked.kind)
             await _load(asked, path, service)
             name = await asyncio.to_thread(loras.plain, asked.name)
             if asked.action == "pin":

@@ -20,6 +20,7 @@ from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_meth
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
 from core.errors import LoraError
 from core.validation import shown
+from core.worker_spec import Role
 
 LOOK_AGAIN = 2.0  # seconds for which a look at the folder is good
 ENDINGS = (".safetensors", ".sft", ".st")
@@ -65,20 +66,24 @@ class Loras:
     def __init__(self, folder: Path, models: LoraModels | None = None) -> None:
         self._folder = folder
         self._models = models
-        self._misfits: set[str] = set()  # LoRAs that the models here cannot take
+        self._left_out: set[str] = set()  # LoRAs that the models here cannot take
         self._look = threading.Lock()
+        self._files: dict[str, LoraEntry] = {}  # as they are, whatever the models are
         self._entries: dict[str, LoraEntry] = {}
         self._good_until = 0.0
         self._inspector = LoraInspector()
 
-    def resolve(self, name: str, param: str) -> str:
+    def resolve(self, name: str, param: str, kind: Role | None = None) -> str:
         """The path of a LoRA.
+
+        Args:
+            kind: of the tasks that are to have it; None where that does not count.
 
         Raises:
             ApiError: 400: there is none of that name, or it cannot be used.
         """
-        entries = self.entries()
-        entry = entries.get(name) or entries.get(self.plain(name) if _is_name(name) else "")
+        files, _ = self._looked_at()
+        entry = files.get(name) or files.get(self.plain(name) if _is_name(name) else "")
         if entry is None:
             raise ApiError(
                 400,
@@ -86,8 +91,11 @@ class Loras:
                 "lora_not_found",
                 param,
             )
-        if entry.problem is not None:
-            raise ApiError(400, f"{param}: {name} {entry.problem}", "invalid_lora", param)
+        problem = entry.problem
+        if problem is None and kind is not None and self._models is not None:
+            problem = self._models.misfit(kind, entry.path, entry.bytes, entry.modified)
+        if problem is not None:
+            raise ApiError(400, f"{param}: {name} {problem}", "invalid_lora", param)
         return str(entry.path)
 
     def plain(self, name: str) -> str:
@@ -125,36 +133,34 @@ class Loras:
 
     def entries(self) -> Mapping[str, LoraEntry]:
         """All files of the folder by name, in order."""
+        return self._looked_at()[1]
+
+    def _looked_at(self) -> tuple[Mapping[str, LoraEntry], Mapping[str, LoraEntry]]:
+        """The same as they are by themselves, and with what the models here say of them."""
         with self._look:
             if time.monotonic() >= self._good_until:
-                self._entries = self._refused(self._read())
+                self._files = self._read()
+                self._entries = self._compared(self._files)
                 self._good_until = time.monotonic() + LOOK_AGAIN
-            return self._entries
+            return self._files, self._entries
 
-    def _refused(self, entries: dict[str, LoraEntry]) -> dict[str, LoraEntry]:
-        """The same, with a problem for those that the models here cannot take."""
+    def _compared(self, files: dict[str, LoraEntry]) -> dict[str, LoraEntry]:
+        """The same, with a problem for those that no model here can take."""
         if self._models is None:
-            return entries
-        refuse = self._models.refuse
-        sound = (e for e in entries.values() if e.problem is None)
-        problems = {
-            e.name: problem for e in sound if (problem := refuse(e.path, e.bytes, e.modified))
-        }
-        if problems.keys() - self._misfits:
+            return files
+        why = self._models.left_out
+        sound = (e for e in files.values() if e.problem is None)
+        problems = {e.name: p for e in sound if (p := why(e.path, e.bytes, e.modified))}
+        if problems.keys() - self._left_out:
             logger.info(left_out([*problems], self._folder, self._models.model))
-        self._misfits = {*problems}
+        self._left_out = {*problems}
         return {
             name: replace(entry, problem=problems.get(name, entry.problem))
-            for name, entry in entries.items()
+            for name, entry in files.items()
         }
 
     def _read(self) -> dict[str, LoraEntry]:
-        known = {
-            (e.path, e.bytes, e.modified): replace(e, problem=None)
-            if e.name in self._misfits
-            else e
-            for e in self._entries.values()
-        }
+        known = {(e.path, e.bytes, e.modified): e for e in self._files.values()}
         found: dict[str, LoraEntry] = {}
         try:
             root = self._folder.resolve()

@@ -74,7 +74,7 @@ class PinnedLoras:
         if name not in self._read().get(kind, ()):
             return  # somebody has unloaded it meanwhile
         try:
-            generator.load_loras(loras.resolve(name, "name"), True, kind)
+            generator.load_loras(loras.resolve(name, "name", kind), True, kind)
         except (ApiError, MultiGPUError) as error:
             logger.warning(f"LoRA {name} is not pinned again to {kind} with: {error}")
         except Exception:

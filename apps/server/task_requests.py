@@ -20,6 +20,7 @@ from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
 from core.tasks import GenerateTask, Task, paths_in, task_to_json
 from core.validation import shown
+from core.worker_spec import Role
 
 OWN_NAMES = (
     "output_path: results of this server have names of its own; fetch each by its `url`. Leave "
@@ -59,11 +60,14 @@ class Pictures(Protocol):
 class LoraNames(Protocol):
     """The LoRAs that callers may ask for."""
 
-    def resolve(self, name: str, param: str) -> str:
+    def resolve(self, name: str, param: str, kind: Role) -> str:
         """The path of a LoRA.
 
+        Args:
+            kind: of the tasks that are to have it.
+
         Raises:
-            ApiError: there is none of this name.
+            ApiError: there is none of this name, or it cannot be used.
         """
 
 
@@ -158,13 +162,19 @@ class TaskRequests:
             changed[name] = found[0] if isinstance(value, str) else tuple(found)
         one: str | None = getattr(task, "lora_path", None)
         if one is not None:
-            changed["lora_path"] = self._loras.resolve(one, f"{param}.lora_path")
+            changed["lora_path"] = await self._lora(one, f"{param}.lora_path", task.role)
         if getattr(task, "loras", ()):
             changed["loras"] = tuple(
-                replace(lora, path=self._loras.resolve(lora.path, f"{param}.loras"))
-                for lora in task.lora_stack
+                [
+                    replace(lora, path=await self._lora(lora.path, f"{param}.loras", task.role))
+                    for lora in task.lora_stack
+                ]
             )
         return replace(task, **changed)
+
+    async def _lora(self, name: str, param: str, kind: Role) -> str:
+        """The path of a LoRA. To find it may take the disk, and a wait until a batch is planned."""
+        return await asyncio.to_thread(self._loras.resolve, name, param, kind)
 
 
 def _refuse_inner(fields: Mapping[str, Any]) -> None:

@@ -89,8 +89,7 @@ def widths_of(model: Path) -> frozenset[int] | None:
     try:
         if model.is_file():
             tensors = list(tensors_of(model))
-            packed = any(len(t.shape) == 2 and t.dtype not in FLOATS for t in tensors)
-            return None if packed else _inputs(tensors)
+            return None if any(map(_is_packed, tensors)) else _inputs(tensors)
         found: set[int] = set()
         for place in sorted(model.iterdir()):
             # What is put on a VAE, or on what sees pictures, is no LoRA of these pipelines.
@@ -108,6 +107,12 @@ def widths_of(model: Path) -> frozenset[int] | None:
         return frozenset(found) or None
     except (OSError, ValueError, NotSafetensors, KeyError, TypeError):
         return None
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    """Whether it holds weights in fewer bits; places of tokens, as CLIP counts them, are none."""
+    is_weight = "weight" in tensor.name.rpartition(".")[2]
+    return is_weight and len(tensor.shape) == 2 and tensor.dtype not in FLOATS
 
 
 def _inputs(tensors: Iterable[Tensor]) -> frozenset[int]:

@@ -17,6 +17,7 @@ FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _TABLE = re.compile(
     r"(embed_tokens|token_embedding|position_embedding|shared|relative_attention_bias)$"
 )
+_OF_LAYERS = ".weight"  # ends their names; a learned token by itself is a row, and no layer
 _MULTIPLE = FACTS["fp8"].multiple
 _OTHERS = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # the rest have one byte
 
@@ -88,7 +89,7 @@ class Weights:
             if sides == 2 and tensor.shape[1] > widest and not _TABLE.search(layer):
                 width, widest = tensor.shape
             if sides > 1 and part is not None and not is_kept(part, layer):
-                if sides == 2:
+                if sides == 2 and tensor.name.endswith(_OF_LAYERS):
                     matrices += count
                     is_uneven = any(side % _MULTIPLE for side in tensor.shape)
                     uneven += count * is_uneven

@@ -148,21 +148,14 @@ class TaskQueue:
             fits: whether it may be this one; None for any.
             within: how many to look at; None for all.
         """
-        fresh = self._fresh
-        if fresh is not None and fits is None:
-            task = fresh.pop()
-            self.work -= task.work
-            self._tidy()
-            return task
-        allowed = [
-            heaps
-            for avoid, heaps in self._heaps.items()
-            if not avoid or worker.name not in avoid or worker.others <= avoid
-        ]
         kept: list[tuple[_JobHeaps, Pending]] = []
-        found = None
+        found = allowed = None
         while found is None and len(kept) != within:
-            heaps = min((h for h in allowed if h.jobs), key=lambda h: h.head, default=None)
+            heaps = self._fresh
+            if heaps is None:
+                if allowed is None:
+                    allowed = self._allowed(worker)
+                heaps = min((h for h in allowed if h.jobs), key=lambda h: h.head, default=None)
             if heaps is None:
                 break
             task = heaps.pop()
@@ -176,6 +169,13 @@ class TaskQueue:
             self.work -= found.work
             self._tidy()
         return found
+
+    def _allowed(self, worker: Worker) -> list[_JobHeaps]:
+        return [
+            heaps
+            for avoid, heaps in self._heaps.items()
+            if not avoid or worker.name not in avoid or worker.others <= avoid
+        ]
 
     @property
     def _fresh(self) -> _JobHeaps | None:

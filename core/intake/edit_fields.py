@@ -27,6 +27,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "instruction": (
             "instruction", "edit_instruction", "editing_instruction", "instruction_en", "edit",
             "指令", "编辑指令", "prompt", "edit_prompt", "positive_prompt", "text", "caption",
+            "提示词",
         ),
         "mask": ("mask", "mask_image", "mask_path", "mask_file", "mask_file_name", "蒙版", "遮罩"),
         REFERENCES: (

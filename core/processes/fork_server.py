@@ -24,6 +24,7 @@ from typing import Any
 from loguru import logger
 
 from core.paths import UTF8_MODE
+from core.processes.preload_environment import PRELOAD_PARENT, PRELOAD_ROLE
 from core.processes.process_start import (
     block_terminal_signals,
     born_with,
@@ -35,8 +36,6 @@ from core.processes.spawning import SPAWNED
 from core.settings import PROJECT_DIR
 
 PRELOAD = "workers.preload"
-PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall import
-PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
 WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # environment: how threads wait
 FORK_TIMEOUT = 20.0  # seconds for a fork of a warm server, which takes milliseconds
 FORKSERVER = multiprocessing.get_context("forkserver")

@@ -111,6 +111,12 @@ class RunTracker:
                 worker.device = None if server else device
             self._changed()
 
+    def has_all_devices(self) -> None:
+        """There is another engine, which does without none until it says so."""
+        with self._lock:
+            self._not_used.clear()
+            self._changed()
+
     def begin(
         self, tasks: Iterable[TaskShape], settled: Iterable[Result] = (), more: int = 0
     ) -> None:
@@ -301,6 +307,12 @@ class RunTracker:
             kinds = self._kinds.values()
             ended = sum(kind.done + kind.failed + kind.not_tried for kind in kinds)
             return ended, sum(kind.total + kind.expected for kind in kinds)
+
+    @property
+    def has_begun(self) -> bool:
+        """It is known what is to be done: workers may be started before."""
+        with self._lock:
+            return bool(self._kinds)
 
     def status(self) -> RunStatus:
         """The run at this moment."""

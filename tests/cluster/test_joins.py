@@ -215,9 +215,11 @@ def test_an_engine_that_is_started_anew_is_told_how_the_nodes_have_changed() -> 
     bridge = PlayedBridge(InlineBackend, ["a", "b"])
     try:
         bridge.backend.expect({"b", "c"})
-        lost, joined = bridge.backend.poll(PATIENCE)
+        bridge.backend.does_without(["a: 1 of its 3 GPUs are in use by other Ray jobs"])
+        lost, joined, not_used = bridge.backend.poll(PATIENCE)
         assert isinstance(lost, Lost) and isinstance(joined, Joined)
         assert (lost.node, joined.devices[0].node) == ("c", "a")
+        assert isinstance(not_used, NotUsed) and not_used.node == "a", "behind what it is about"
     finally:
         bridge.backend.close()
 
@@ -237,3 +239,9 @@ def test_what_is_not_used_stands_in_the_status_and_at_the_end_until_it_joins(wor
     assert status.as_json()["not_used"] == [why["a"]]
     assert RunStatus.from_json(status.as_json()).not_used == (why["a"],)
     assert f"not used: {why['a']}" in end_lines(status)
+    world.generator.stop(at_once=True)
+    batch = world.submit([{"prompt": "again", "output_path": "again.png"}])
+    here = world.backend.worker("cpu0", 2).serve()
+    assert world.generator.status().not_used == (), "what a new engine does without it says anew"
+    here.finish(here.hear_lease())
+    batch.result(PATIENCE)

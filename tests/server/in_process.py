@@ -24,6 +24,7 @@ from apps.server.settings import load_server_settings
 from core import MultiGPUImageGenerator
 from core.engine.backend import WorkerBackend
 from core.store.outputs import write_atomically
+from core.worker_spec import Role
 from tests.conftest import simulated, wait_until
 from tests.inline_backend import InlineBackend
 
@@ -143,7 +144,7 @@ class NoLoras:
     def gone(self, paths: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
-    def resolve(self, name: str, param: str) -> str:
+    def resolve(self, name: str, param: str, kind: Role) -> str:
         raise bad_value(param, f"{param}: there is no LoRA {name!r}.")
 
 

@@ -1,8 +1,11 @@
 """LoRAs by their names: those of one folder, and nothing beyond it."""
 
+import asyncio
 import json
 import struct
+import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 from loguru import logger
@@ -10,6 +13,7 @@ from loguru import logger
 from apps.server.errors import ApiError
 from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras, view
+from apps.server.task_requests import CheckedTasks, Pictures, TaskRequests
 from core import MultiGPUImageGenerator
 from tests.conftest import PROJECT
 
@@ -96,8 +100,85 @@ def test_loras_of_another_model_are_not_offered_and_one_line_names_them(tmp_path
         f"({', '.join(foreign)})."
     ]
     with pytest.raises(ApiError, match=r"does not fit Painter: .* it was made for another model"):
-        loras.resolve(foreign[0], "lora")
-    assert loras.resolve("own", "lora") == str(folder / "own.safetensors")
+        loras.resolve(foreign[0], "lora", "generate")
+    assert loras.resolve("own", "lora", "generate") == str(folder / "own.safetensors")
+
+
+def painter(folder: Path, width: int, name: str, **config: object) -> dict[str, str]:
+    """The settings of a model whose layers have so many inputs."""
+    layer = {"blocks.0.to_q.weight": [width, width]}
+    write(folder / name / "transformer" / "diffusion_pytorch_model.safetensors", layer)
+    (folder / name / "transformer" / "config.json").write_text(json.dumps(config))
+    (folder / name / "model_index.json").write_text('{"_class_name": "QwenImageEditPlusPipeline"}')
+    return {"model": str(folder / name)}
+
+
+def own(file: Path, width: int) -> Path:
+    """A LoRA for such a model."""
+    down, up = "blocks.0.to_q.lora_A.weight", "blocks.0.to_q.lora_B.weight"
+    return write(file, {down: [4, width], up: [width, 4]})
+
+
+def test_a_lora_may_be_of_an_editor_whose_layers_cannot_be_told(tmp_path: Path) -> None:
+    packed = painter(tmp_path, 64, "Packed", quantization_config={"quant_method": "bitsandbytes"})
+    settings = {**painter(tmp_path, 96, "Painter"), "editor": packed}
+    generator = MultiGPUImageGenerator(1, config=settings, dry_run=True)
+    file = own(tmp_path / "loras" / "night.safetensors", 64)
+    loras = Loras(file.parent, LoraModels(generator))
+    assert loras.names() == ["night"] and loras.resolve("night", "lora", "edit") == str(file)
+    with pytest.raises(ApiError, match="night does not fit Painter"):
+        loras.resolve("night", "lora", "generate")
+
+
+def test_each_kind_of_task_is_refused_what_its_own_model_cannot_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.server.loras.LOOK_AGAIN", 0.0)
+    settings = {**painter(tmp_path, 96, "Painter"), "editor": painter(tmp_path, 64, "Editor")}
+    generator = MultiGPUImageGenerator(1, config=settings, dry_run=True)
+    folder = tmp_path / "loras"
+    for name, width in (("drawn", 96), ("edited", 64), ("neither", 32)):
+        own(folder / f"{name}.safetensors", width)
+    loras = Loras(folder, LoraModels(generator))
+    assert loras.names() == ["drawn", "edited"]
+    refused = {
+        "generate": {"edited": "edited does not fit Painter", "neither": "does not fit Painter"},
+        "edit": {"drawn": "drawn does not fit Editor", "neither": "does not fit Editor"},
+    }
+    for kind, names in refused.items():
+        for name, why in names.items():
+            with pytest.raises(ApiError, match=why):
+                loras.resolve(name, "lora", kind)
+    assert loras.resolve("drawn", "lora", "generate") and loras.resolve("edited", "lora", "edit")
+    assert loras.resolve("neither", "lora"), "it may be unloaded, whoever pinned it"
+    own(folder / "neither.safetensors", 96)
+    assert loras.resolve("neither", "lora", "generate"), "it is another file now"
+
+
+def test_others_are_served_while_a_lora_is_looked_for(tmp_path: Path) -> None:
+    served = threading.Event()
+
+    class Busy:
+        """The models are not known before others were served, as where a batch is being planned."""
+
+        def resolve(self, name: str, param: str, kind: str) -> str:
+            assert served.wait(10), "nobody was served meanwhile"
+            return f"/loras/{name}"
+
+    async def check() -> CheckedTasks:
+        tasks = [
+            {"prompt": "a", "lora_path": "x"},
+            {"prompt": "b", "loras": [{"path": "y"}, {"path": "z"}]},
+        ]
+        requests = TaskRequests(cast(Pictures, None), Busy(), seed=0)
+        checking = asyncio.create_task(requests.check("me", tasks, "jobs/1"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        served.set()
+        return await checking
+
+    first, second = asyncio.run(check()).tasks
+    assert first["lora_path"] == "/loras/x" and second["loras"][1]["path"] == "/loras/z"
 
 
 def test_the_demo_models_own_loras_are_all_offered(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from loguru import logger
 
+from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras
 from apps.server.pinned_loras import PinnedLoras
 from core import MultiGPUImageGenerator
@@ -191,6 +192,22 @@ def test_more_pins_than_the_cache_has_places_are_refused(client: httpx2.Client) 
     asked(client, "ink", "unload").raise_for_status()
     asked(client, "fog", "pin").raise_for_status()
     held_by(client, "fog", "cpu0", "cpu1")
+
+
+def test_the_daemon_serves_before_it_has_compared_its_loras(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = threading.Event()
+
+    def left_out(*_: object) -> None:
+        """The models are not known before the jobs of before are planned."""
+        assert served.wait(10), "nobody was served meanwhile"
+
+    monkeypatch.setattr(LoraModels, "left_out", left_out)
+    with Application(tmp_path, lora_dir=str(folder)) as daemon, daemon.client() as client:
+        assert client.get("/healthz").status_code == 200
+        served.set()
+        assert lora(client, "ink")["usable"]
 
 
 def test_a_kind_whose_model_cannot_be_used_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -76,8 +76,7 @@ def _middle(image: Image.Image, side: int) -> Image.Image:
     """The middle of a picture as DINO's own evaluation cuts it, which MagicBrush's has as well: of
     224 pixels each way, where the shorter side has been made 256."""
     shorter = side * 256 // 224
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, int(each * scale)) for each in image.size)
+    width, height = (shorter * each // min(image.size) for each in image.size)
     small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - side) / 2), round((height - side) / 2)
     return small.crop((left, top, left + side, top + side))

@@ -4,6 +4,7 @@ A row has `edit` (`edit_instruction` in the table), `edit_type`, `image_file`, `
 right result), `visual_input` (a further picture, or None), and captions as `input` and `output`,
 which metrics know as `input_caption` and `output_caption`. As the test split is unpacked, each type
 has a folder with its own `edit_result.json`, and the names of pictures begin two folders above it.
+There the folder says the type, by which the split's own script goes.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _INSTRUCTIONS = {"edit", "edit_instruction"}
 IMAGE = "image_file"  # the field with the source's name, which edits are called by
 _READ = ("edit", "edit_instruction", "edit_type", "image_file", "edited_file", "visual_input")
 _DEPTH = 2  # the split holds its types
+_OF_TYPE = "edit_result.json"
 
 
 @DATA_SETS.add_one("anyedit")
@@ -49,11 +51,17 @@ def _has_columns(names: frozenset[str]) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return [file for file in json_files(path, _DEPTH) if _has_columns(frozenset(first_row(file)))]
+    """Files whose first row has the columns, and of the test split all, if one is."""
+    files = json_files(path, _DEPTH)
+    found = {file for file in files if _has_columns(frozenset(first_row(file)))}
+    if any(file.name == _OF_TYPE for file in found):
+        found |= {file for file in files if file.name == _OF_TYPE}
+    return [file for file in files if file in found]
 
 
 def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
-    draft.category, draft.language = row.label("edit_type"), "en"
+    draft.language = "en"
+    draft.category = row.folder.name if row.file.name == _OF_TYPE else row.label("edit_type")
     instruction = next((n for n in ("edit_instruction", "edit") if row.values.get(n)), "edit")
     draft.given_id = row.label("image_id", "") or row.key or None
     source = row.picture(IMAGE)

@@ -7,6 +7,7 @@ others (`C1` to `C7`) and the atomic edits one after another (`sequence`) have t
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ class ComplexEdit:
         return bool(_files(path))
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        return [
-            pair
-            for file in arrow_files(path) or _files(path)
-            for pair in pairs_of(rows_of(file), _Rows(file, path))
-        ]
+        pairs: list[Pair] = []
+        counted: dict[str, int] = defaultdict(int)  # rows of a split, which may have several parts
+        for file in arrow_files(path) or _files(path):
+            rows, split = list(rows_of(file)), _split_of(file, path)
+            pairs += pairs_of(rows, _Rows(split, counted[split]))
+            counted[split] += len(rows)
+        return pairs
 
 
 def _has_compound(row: Row | None) -> bool:
@@ -72,16 +75,24 @@ def _edit(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return edit
 
 
-class _Rows:
-    """How rows of one split become pairs."""
+def _split_of(file: Path, path: Path) -> str:
+    parts = split_of(file, path) or (file.parent.name,)
+    words = {word for part in parts for word in part.split("_")}
+    return next((kind for kind in ("real", "syn") if kind in words), parts[-1])
 
-    def __init__(self, file: Path, path: Path) -> None:
-        parts = split_of(file, path) or (file.parent.name,)
-        words = {word for part in parts for word in part.split("_")}
-        self._split = next((kind for kind in ("real", "syn") if kind in words), parts[-1])
+
+class _Rows:
+    """How rows of one split become pairs.
+
+    Args:
+        before: how many rows of the split stand in files before this one.
+    """
+
+    def __init__(self, split: str, before: int) -> None:
+        self._split, self._before = split, before
 
     def __call__(self, row: Row, draft: Draft) -> Iterator[Pair]:
-        number = row.number - 1
+        number = self._before + row.number - 1
         draft.language, draft.category = "en", self._split
         draft.pair_id = name = f"{number:04d}"
         edit = _edit(row.values)
@@ -100,7 +111,7 @@ class _Rows:
                 (source,),
                 language="en",
                 subsets=(self._split, subset),
-                asked_by="" if level == len(compound) else subset,
+                asked_by=() if level == len(compound) else (subset,),
                 metadata={"complexity": level},
             )
         before = ""
@@ -113,7 +124,7 @@ class _Rows:
                 language="en",
                 follows=before,
                 subsets=(self._split, SEQUENCE),
-                asked_by=SEQUENCE,
+                asked_by=(SEQUENCE,),
                 metadata={"step": step},
             )
             before = pair.name

@@ -38,7 +38,7 @@ class ImgEdit:
         suites = _suites(path)
         usual = next(name for name in _ORDER if name in {suite for _, suite in suites})
         return [
-            pair if suite == usual else replace(pair, asked_by=suite)
+            pair if suite == usual else replace(pair, asked_by=(suite,))
             for file, suite in suites
             for pair in pairs_of(rows_of(file), _Suite(suite, file.stem), subsets=(suite,))
         ]

@@ -72,7 +72,7 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
             pair_id=f"{draft.pair_id}_cn",
             instruction=text_of(values, _CN),
             language="cn",
-            asked_by="cn",
+            asked_by=("cn",),
         )
 
 

@@ -60,6 +60,6 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
             sources,
             language=language,
             given_id=f"{given}_cn" if second and given else given,
-            asked_by="cn" if second else "",
+            asked_by=("cn",) if second else (),
             metadata=row.others("source", "task", _CHINESE, _ENGLISH),
         )

@@ -80,7 +80,7 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
             given_id=f"{draft.given_id}_cn",
             instruction=row.text(_CHINESE),
             language="cn",
-            asked_by="cn",
+            asked_by=("cn",),
         )
 
 

@@ -1,12 +1,12 @@
 """I2EBench: `EditResult_ori/<task>/<model>/<image>`, as its low_level_eval.py and others read it.
 
-Edits of the diverse wordings lie in `EditResult` in place of `EditResult_ori`. An edit has the name
-of its source.
+Edits of the diverse wordings lie in `EditResult` in place of `EditResult_ori`, and those of later
+rounds in `EditResult_ori_2nd`, `EditResult_2nd` and so on. An edit has the name of its source.
 """
 
 from pathlib import PurePosixPath
 
-from apps.edit_benchmark.data_sets.i2ebench import DIVERSE
+from apps.edit_benchmark.data_sets.i2ebench import folder_of
 from apps.edit_benchmark.layout import LAYOUTS, MODEL, OfficialLayout, picture_name
 from apps.edit_benchmark.pair import Pair
 
@@ -20,8 +20,8 @@ class I2EBenchLayout(OfficialLayout):
     suffixes = (".png",)
 
     def place(self, pair: Pair) -> PurePosixPath:
-        wording = "EditResult" if DIVERSE in pair.subsets else "EditResult_ori"
-        return PurePosixPath(wording, pair.category, MODEL, picture_name(pair, IMAGE).stem)
+        folder = folder_of(pair, "EditResult")
+        return PurePosixPath(folder, pair.category, MODEL, picture_name(pair, IMAGE).stem)
 
     def suffixes_of(self, pair: Pair) -> tuple[str, ...]:
         return (picture_name(pair, IMAGE).suffix,)
@@ -35,5 +35,6 @@ class I2EBenchLayout(OfficialLayout):
         return (
             f"put EditData into {folder}, write it as PROJECT_ROOT and {model!r} into EDIT_MODELS "
             "of I2EBench's scripts, then python low_level_eval.py, high_level_eval_stage1.py, "
-            "high_level_eval_stage2_final_judge.py and summary.py"
+            "high_level_eval_stage2_final_judge.py and summary.py; of later rounds those with _2nd "
+            "to _5nd in their names, and summary_round2345.py"
         )

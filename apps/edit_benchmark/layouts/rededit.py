@@ -21,5 +21,6 @@ class RedEditLayout(OfficialLayout):
         """Its prompts and rows as in its own folder; it takes Chinese instructions if not told."""
         return (
             f"python redbench_eval.py --result_img_folder {folder}/{model} --edit_jsonl "
-            "redbench.jsonl --prompts_json prompts.json --lang eng"
+            "redbench.jsonl --prompts_json prompts.json --lang eng (of Chinese instructions: "
+            f"{folder}/{model}/cn and --lang cn)"
         )

@@ -4,6 +4,10 @@ Eight tasks are measured by SSIM with the right result, RegionAccuracy by SSIM o
 StyleAlteration by a CLIP ViT-B/32, and six by the answers to questions. Both wordings stand by
 themselves. Published as summary.py and summary_model_type_avg_score.py in cocoshe/I2EBench,
 eval_scripts, from files of its other scripts there.
+
+Later rounds have the same figures by themselves. Over rounds two to five, and over all five, an
+edit counts as wrong once the answer about it or about an edit before it was wrong: so in
+summary_round2345.py and summary_all.py, and in a notebook for the types of pictures.
 """
 
 import json
@@ -14,28 +18,41 @@ from typing import Any
 
 import numpy as np
 
-from apps.edit_benchmark.data_sets.i2ebench import ASKED, DIVERSE, ORIGINAL, RIGHT
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
+from apps.edit_benchmark.data_sets.i2ebench import (
+    ASKED,
+    DIVERSE,
+    ORIGINAL,
+    RIGHT,
+    folder_of,
+    key_of_row,
+    round_of,
+)
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, by_category
 from apps.edit_benchmark.pair import Pair
 
 SSIM, REGION, CLIP, ACCURACY = "SSIM", "RegionAccuracy", "clip_score", "accuracy"
-BY_TASK = {
-    "RegionAccuracy": REGION,
-    "StyleAlteration": CLIP,
-    **dict.fromkeys(
-        (
-            "BGReplacement", "ColorAlteration", "Counting", "DirectionPerception", "ObjectRemoval",
-            "Replacement",
-        ),
-        ACCURACY,
-    ),
-}  # fmt: skip
+FIRST = (
+    "Deblurring", "HazeRemoval", "Lowlight", "NoiseRemoval", "RainRemoval", "ShadowRemoval",
+    "SnowRemoval", "WatermarkRemoval", "RegionAccuracy",
+)  # fmt: skip
+"""Tasks of one round."""
+QUESTIONS = (
+    "BGReplacement", "ColorAlteration", "Counting", "DirectionPerception", "ObjectRemoval",
+    "Replacement",
+)  # fmt: skip
+STYLE = "StyleAlteration"
+LATER = frozenset({STYLE, *QUESTIONS})
+"""Tasks of five rounds."""
+ALL = LATER | frozenset(FIRST)
+BY_TASK = {"RegionAccuracy": REGION, STYLE: CLIP, **dict.fromkeys(QUESTIONS, ACCURACY)}
 # Of the three measures that a type's score is the mean of.
 BY_MEASURE = {SSIM: "ssim", REGION: "ssim", CLIP: "uniformed_clip", ACCURACY: "vlm"}
 MOST_CLIP = 35.0  # what the script divides a CLIP score by
 LOGIT_SCALE = 100.0  # a CLIP score is the cosine times this
-FOLDERS = {ORIGINAL: "EditEval_ori", DIVERSE: "EditEval"}
+WORDINGS = (ORIGINAL, DIVERSE)
 DIGITS = 4
+# Whose edits the notebook counts twice: it takes every folder with "Replacement" in its name.
+TWICE = "BGReplacement"
 
 
 @STATISTICS.add_one("i2ebench")
@@ -62,8 +79,8 @@ class I2EBenchStatistic(Statistic):
         return {name: value * LOGIT_SCALE if name == CLIP else value}
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
-        parts = {w: [one for one in judged if w in one.pair.subsets] for w in FOLDERS}
-        return {wording: _part(part) for wording, part in parts.items() if part}
+        parts = {w: [one for one in judged if w in one.pair.subsets] for w in WORDINGS}
+        return {wording: _wording(part) for wording, part in parts.items() if part}
 
     def score_files(
         self, model: str, judged: Sequence[Judged]
@@ -72,29 +89,98 @@ class I2EBenchStatistic(Statistic):
         what else was said stands in the verdicts."""
         files: dict[PurePosixPath, dict[str, Any]] = defaultdict(dict)
         for one in judged:
-            wording = DIVERSE if DIVERSE in one.pair.subsets else ORIGINAL
-            if one.scores:
-                place = PurePosixPath(FOLDERS[wording], one.pair.category, f"{model}.json")
-                key = str(one.pair.given_id).removesuffix("_div" if wording == DIVERSE else "")
-                files[place][key] = _row(one)
+            value = _value(one)
+            if value is not None:
+                folder = folder_of(one.pair, "EditEval")
+                place = PurePosixPath(folder, one.pair.category, f"{model}.json")
+                files[place][key_of_row(one.pair)] = _row(one, value)
         return {place: json.dumps(rows, indent=4) for place, rows in files.items()}
 
 
-def _part(judged: Sequence[Judged]) -> dict[str, Any]:
-    by_task: dict[str, list[float]] = defaultdict(list)
+def _value(one: Judged) -> float | None:
+    """The score that counts; an answer that cannot be read does not say yes, and is wrong."""
+    if one.scores:
+        [value] = one.scores.values()
+        return value
+    return 0.0 if one.unread and BY_TASK.get(one.pair.category) == ACCURACY else None
+
+
+def _wording(judged: Sequence[Judged]) -> dict[str, Any]:
+    """The figures of the first round, and below them those of later ones where there are any."""
+    rounds: dict[int, list[Judged]] = defaultdict(list)
+    for one in judged:
+        rounds[round_of(one.pair)].append(one)
+    later = [number for number in sorted(rounds) if number > 1]
+    table = _part(rounds[1], ALL)
+    if not later:
+        return table
+    after_first = [one for number in later for one in rounds[number]]
+    twice = [one for one in after_first if one.pair.category == TWICE]
+    return {
+        **table,
+        "rounds": {str(number): _part(rounds[number], LATER) for number in later},
+        "rounds_2_to_5": {
+            "tasks": _through(rounds, later),
+            "types": _types([*after_first, *twice], LATER),
+        },
+        "all_rounds": {"tasks": _through(rounds, [1, *later])},
+    }
+
+
+def _part(judged: Sequence[Judged], tasks: frozenset[str]) -> dict[str, Any]:
+    """The figures of one round.
+
+    Args:
+        tasks: that the script has for it.
+    """
+    by_task = {
+        task: [value for one in part if (value := _value(one)) is not None]
+        for task, part in by_category(judged).items()
+    }
+    unread = sum(not one.scores and _value(one) is not None for one in judged)
+    return {
+        "tasks": {task: _mean(values) for task, values in by_task.items()},
+        "types": _types(judged, tasks),
+        "scored": sum(map(len, by_task.values())),
+        **({"unread_counted_as_wrong": unread} if unread else {}),
+    }
+
+
+def _types(judged: Sequence[Judged], tasks: frozenset[str]) -> dict[str, Any]:
     by_type: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in judged:
         name = BY_TASK.get(one.pair.category, SSIM)
-        of_task = by_task[one.pair.category]
         of_type = by_type[_type(one.pair)][BY_MEASURE[name]]
-        if one.scores:
-            of_task.append(one.scores[name])
-            of_type.append(one.scores[name] / (MOST_CLIP if name == CLIP else 1.0))
-    return {
-        "tasks": {task: _mean(values) for task, values in by_task.items()},
-        "types": {kind: _type_line(measures) for kind, measures in by_type.items()},
-        "scored": sum(map(len, by_task.values())),
-    }
+        value = _value(one)
+        if value is not None:
+            of_type.append(value / (MOST_CLIP if name == CLIP else 1.0))
+    whole = tasks <= {one.pair.category for one in judged}
+    return {kind: _type_line(measures, whole) for kind, measures in by_type.items()}
+
+
+def _through(rounds: Mapping[int, Sequence[Judged]], counted: Sequence[int]) -> dict[str, Any]:
+    """The mean of each task over several rounds, not rounded.
+
+    What follows an edit of which nothing is known is left out.
+    """
+    tasks = dict.fromkeys(o.pair.category for n in sorted(rounds) if n > 1 for o in rounds[n])
+    values: dict[str, list[float]] = {task: [] for task in tasks if task in LATER}
+    right: dict[tuple[str, str], bool | None] = {}  # whether all answers so far were, by row
+    for number in sorted(rounds):
+        for one in rounds[number]:
+            task = one.pair.category
+            if task not in values:
+                continue
+            value = _value(one)
+            if BY_TASK[task] == ACCURACY:
+                row = task, key_of_row(one.pair)
+                before = right.get(row, True if number == 1 else None)
+                value = None if value is None or before is None else value * before
+                right[row] = before and (None if value is None else bool(value))
+            if value is not None and number in counted:
+                values[task].append(value)
+    return {task: float(np.array(of_task).mean()) if of_task else None
+            for task, of_task in values.items()}  # fmt: skip
 
 
 def _type(pair: Pair) -> str:
@@ -106,20 +192,22 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.array(values).mean()), DIGITS) if values else None
 
 
-def _type_line(measures: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+def _type_line(measures: Mapping[str, Sequence[float]], whole: bool) -> dict[str, float | None]:
     """The mean of the three measures, of which one that a type's pairs are not measured by is 0.
 
     There is none while pairs wait for a judge that gives their measure.
+
+    Args:
+        whole: pairs of all tasks are there; without some, measures would be 0 that are not.
     """
     means = {name: sum(m) / len(m) if m else None for name, m in measures.items()}
     known = [mean for mean in means.values() if mean is not None]
-    score = None if len(known) < len(means) else round(sum(known) / 3, DIGITS)
+    score = round(sum(known) / 3, DIGITS) if whole and len(known) == len(means) else None
     return {**means, "score": score}
 
 
-def _row(one: Judged) -> dict[str, Any]:
-    assert one.scores is not None
-    [(name, value)] = one.scores.items()
+def _row(one: Judged, value: float) -> dict[str, Any]:
+    name = BY_TASK.get(one.pair.category, SSIM)
     row: dict[str, Any] = {
         "image": one.pair.metadata.get("image", ""),
         "dataset": one.pair.category,

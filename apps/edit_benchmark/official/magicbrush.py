@@ -8,7 +8,7 @@ OSU-NLP-Group/MagicBrush, evaluation, with a CLIP ViT-B/32 and the first DINO's 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.edit_benchmark.data_sets.magicbrush import MULTI, SINGLE
+from apps.edit_benchmark.data_sets.magicbrush import FINAL, MULTI, SINGLE
 from apps.edit_benchmark.metric_statistic import MetricStatistic
 from apps.edit_benchmark.official_statistic import STATISTICS, Judged
 
@@ -31,15 +31,11 @@ class MagicBrushStatistic(MetricStatistic):
         singles = [one for one in judged if SINGLE in one.pair.subsets]
         in_turns = [one for one in judged if MULTI in one.pair.subsets]
         alone = [one for one in singles if MULTI not in one.pair.subsets]
+        # Of a session that is not run to its end, no turn is the final one.
+        finals = [one for one in in_turns if FINAL in one.pair.subsets]
         following = [one for one in in_turns if SINGLE not in one.pair.subsets]
         settings = {
             "all_turn": singles if alone or not following else [],
-            "final_turn": _last_turns(in_turns) if following or not alone else [],
+            "final_turn": finals if following or not alone else [],
         }
         return {name: self.means(part) for name, part in settings.items() if part}
-
-
-def _last_turns(judged: Sequence[Judged]) -> list[Judged]:
-    """The last turn of each session. No other turn follows it."""
-    followed = {one.pair.follows for one in judged}
-    return [one for one in judged if one.pair.name not in followed]

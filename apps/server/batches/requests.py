@@ -44,7 +44,9 @@ class RequestTasks:
         if request.mask is not None:
             mask = await self._inbox.mask(caller, request.mask, sources[0])
         loras = [
-            await asyncio.to_thread(self._loras.resolve, lora.name, f"loras[{number}].name")
+            await asyncio.to_thread(
+                self._loras.resolve, lora.name, f"loras[{number}].name", request.role
+            )
             for number, lora in enumerate(asked.loras)
         ]
         steps = steps_of(asked, self._service.rules.images)

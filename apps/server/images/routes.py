@@ -173,8 +173,9 @@ class Drawing:
 
     async def _job(self, asked: ImageParameters, read: Read, key: RequestKey) -> NewJob:
         id = new_id("job")
+        kind: Role = "edit" if read.sources else "generate"
         loras = [
-            await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name")
+            await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name", kind)
             for place, lora in enumerate(asked.loras)
         ]
         steps = steps_of(asked, self.service.rules.images)
