@@ -28,7 +28,7 @@ IN_FULL = pytest.mark.ray(in_full=True)
 NODES = 2
 GRACE = 3.0  # seconds
 REPETITIONS = 5  # on the cluster, where each takes several times as long
-HELPERS = ("ray::Agent", "multiprocessing")  # of runs, in command lines
+HELPERS = ("ray::Agent", "multiprocessing", "forkserver")  # of runs, in names and command lines
 ON_RAY = re.compile(r"/test_ray_|[\[-]ray[]-]")  # in the name of a test
 
 
@@ -61,7 +61,7 @@ class RayWorkplace(Workplace):
         found = {*self.agents()}
         for process in self.cluster.left():
             try:
-                line = " ".join(process.cmdline())
+                line = " ".join([process.name(), *process.cmdline()])
             except psutil.Error:
                 continue
             if any(word in line for word in HELPERS):

@@ -157,13 +157,17 @@ def kind_of(*models: object) -> Kind:
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until `condition` is true; returns its value."""
-    end = time.monotonic() + PATIENCE
+    """Poll until `condition` is true; returns its value.
+
+    What takes longer is looked at less often: a look at all processes takes milliseconds of a core.
+    """
+    end, pause = time.monotonic() + PATIENCE, 0.01
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.05)
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
 
 

@@ -130,7 +130,7 @@ def test_two_judges_give_the_figures_of_all_tasks(
         told = settings(data=str(data), judge=judge, cpu_workers=1, use_server="never")
         config.write_text(yaml.safe_dump({**told, "workers": {"start_method": "auto"}}), "utf-8")
         options = ["--config", str(config), "--output-dir", str(out), "--layout", "i2ebench"]
-        done = project.execute(BENCHMARK, [*options, *more])
+        done = project.execute(BENCHMARK, [*options, *more], kind="models")
         assert done.process.wait(120) == (judge["type"] == "openai"), done.errors
         summary: dict[str, Any] = json.loads((out / "data/summary.json").read_text("utf-8"))
         return summary

@@ -36,7 +36,7 @@ UNHEEDED = {
 }
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
 # Environment: which may differ, as what begins with HF_: a fork reads it, or reads it again.
-LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK, *FAULTS}
+LATE = {"NO_PROXY", "no_proxy", "JUDGE_KEY", "XDG_RUNTIME_DIR", MARK, *FAULTS}
 RUN = "PYTEST_XDIST_TESTRUNUID"  # environment: the same in all processes of one run of the tests
 NO_RUN = uuid.uuid4().hex
 POLL = 0.005  # seconds

@@ -20,7 +20,8 @@ def main(place: str, arguments: list[str]) -> None:
             connection.connect(f"\0{place}")
             socket.send_fds(connection, [request], [0, 1, 2])
             was = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the tests
-            connection.recv(1)
+            while connection.recv(100):  # its id
+                pass
         except OSError:
             signal.signal(signal.SIGINT, was)
             os.execv(sys.executable, [sys.executable, *arguments])

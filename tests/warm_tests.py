@@ -5,9 +5,7 @@ each test process five seconds of a core. It has one thread, and ends with pytes
 """
 
 import gc
-import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -16,11 +14,11 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hypothesis import strategies
 
 from tests import warm_fork_server
+from tests.forks_on_demand import serve
 from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -59,7 +57,6 @@ IMPORTED = (
 )  # not datasets, nor pandas: they have threads
 # Environment: threads of a library would not survive the fork.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-REQUEST = 1 << 20  # bytes
 
 
 def command() -> str:
@@ -84,37 +81,6 @@ def command() -> str:
 
 
 _mothers: list["subprocess.Popen[bytes]"] = []
-
-
-def serve(listener: socket.socket) -> str:
-    """Fork for whoever asks, until pytest's own process ends; returns in a fork, what it runs."""
-    running: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of the process
-    while True:
-        waited_for: list[Any] = [sys.__stdin__, listener, *running]
-        for ready in select.select(waited_for, [], [])[0]:
-            if ready is sys.__stdin__:
-                sys.exit()
-            if ready is listener:
-                connection = listener.accept()[0]
-                data, files, _, _ = socket.recv_fds(connection, REQUEST, 3)
-                if not data:
-                    connection.close()
-                elif pid := os.fork():
-                    for file in files:
-                        os.close(file)
-                    running[os.pidfd_open(pid)] = pid, connection
-                else:
-                    listener.close()
-                    for descriptor, (_, other) in running.items():
-                        os.close(descriptor)
-                        other.close()
-                    connection.close()
-                    return _become(*json.loads(data), *files)
-            else:
-                pid, connection = running.pop(ready)
-                os.close(ready)
-                os.waitpid(pid, 0)
-                connection.close()
 
 
 def _become(
@@ -167,7 +133,8 @@ def main(listener: int) -> None:
     gc.freeze()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
-    code = serve(socket.socket(fileno=listener))
+    request, files = serve(socket.socket(fileno=listener))
+    code = _become(*request, *files)
     run_and_exit(lambda: exec(code, sys.modules["__main__"].__dict__))
 
 

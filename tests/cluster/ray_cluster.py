@@ -24,7 +24,9 @@ import psutil
 
 from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
+from tests.cluster import warm_ray
 from tests.cluster.cable import Cable
+from tests.cluster.warm_ray_join import NAME
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.late_environment import FAULTS
 from tests.warm_server import MARK
@@ -62,6 +64,7 @@ class RayCluster:
         # Here Ray notes the newest cluster, and not where a user's own `ray status` looks.
         Path(self._folder, "ray").mkdir()
         self._mark = uuid4().hex
+        self._warm: subprocess.Popen[bytes] | None = None
         with self._starting():
             sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
             from ray.cluster_utils import Cluster
@@ -116,7 +119,11 @@ class RayCluster:
             environment: of what runs on it, beyond this process's own.
         """
         given = {} if name is None else {"node_name": name}
-        with self._starting(environment):
+        given["setup_worker_path"] = str(warm_ray.SET_UP_BY)
+        if self._warm is None:
+            with self._starting():
+                self._warm = warm_ray.start(self._mark)
+        with self._starting({**environment, **warm_ray.environment(self._mark)}):
             node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
@@ -191,12 +198,16 @@ class RayCluster:
     def processes(self, node: Any) -> list[psutil.Process]:
         """Everybody on a node: the raylet, the agent, its fork server and workers."""
         raylet = self.raylet(node)
-        return [raylet, *raylet.children(recursive=True)]
+        return [raylet, *_all_below(raylet)]
 
     def agent(self, node: Any) -> psutil.Process:
         """The agent that is on a node now, or comes."""
         agent: psutil.Process = wait_until(lambda: self.agent_now(node), "an agent")
         return agent
+
+    def is_fork(self, agent: psutil.Process) -> bool:
+        """Whether an agent is a fork, as it should be: else each imports all anew."""
+        return self._warm is not None and agent.ppid() == self._warm.pid
 
     def agent_now(self, node: Any) -> psutil.Process | None:
         """The agent that is on a node, if there is one."""
@@ -271,6 +282,8 @@ class RayCluster:
         for process in self.left():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+        if self._warm is not None:
+            self._warm.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -312,12 +325,26 @@ class Apart:
         self._started.wait(PATIENCE)
 
 
+def _all_below(process: psutil.Process) -> list[psutil.Process]:
+    """Its children and theirs; what one of them has asked to be forked for it is a child, too."""
+    found = process.children(recursive=True)
+    for child in list(found):
+        with suppress(psutil.NoSuchProcess):
+            if child.name().startswith(NAME):
+                fork = psutil.Process(int(child.name().removeprefix(NAME)))
+                found += [fork, *fork.children(recursive=True)]
+    return found
+
+
 def _is_worker(process: psutil.Process) -> bool:
     """Whether it is a worker, and not a fork server or multiprocessing's own helper."""
-    line = " ".join(process.cmdline())
+    line = _words(process)
     if "spawn_main" in line:
         return "resource_tracker" not in line
     parent = process.parent()
-    return (
-        "forkserver" in line and parent is not None and "forkserver" in " ".join(parent.cmdline())
-    )
+    return "forkserver" in line and parent is not None and "forkserver" in _words(parent)
+
+
+def _words(process: psutil.Process) -> str:
+    """By which it is known; a fork server that is a fork has a name alone."""
+    return " ".join([process.name(), *process.cmdline()])

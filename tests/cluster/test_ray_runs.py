@@ -27,7 +27,9 @@ def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, projec
     ray_cluster.kill(first)
     ray_cluster.add()
     wait_until(lambda: at_work.reaches(60), "pictures after a node's death")
-    ray_cluster.agent(second).kill()
+    agent = ray_cluster.agent(second)
+    assert ray_cluster.is_fork(agent)
+    agent.kill()
     at_work.check()
     assert len(at_work.workers_by_node()) >= 2
     assert "joined with 2 devices" in at_work.run.errors

@@ -26,7 +26,7 @@ def openai_client(daemon: Daemon) -> Iterator[OpenAI]:
         api_key="none",
         max_retries=0,
         timeout=PATIENCE,
-        http_client=httpx2.Client(trust_env=False),
+        http_client=httpx2.Client(trust_env=False, verify=False),
         _strict_response_validation=True,
     ) as client:
         yield client

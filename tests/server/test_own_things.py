@@ -37,7 +37,7 @@ class Keyed:
             api_key=self.keys[name],
             base_url=f"{self.daemon.url}/v1",
             max_retries=0,
-            http_client=openai.DefaultHttpxClient(trust_env=False),
+            http_client=openai.DefaultHttpxClient(trust_env=False, verify=False),
         )
 
     def client(self, name: str | None) -> httpx2.Client:
