@@ -129,6 +129,28 @@ def test_a_picture_whose_end_was_not_heard_of_is_not_drawn_for_ever(
     expect(tile(page, "a slow house")).to_have_count(0)
 
 
+def test_a_picture_that_could_not_be_had_is_asked_for_again(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    played, application, _ = sketching
+    page = pages.open(application.url)
+    asked: list[Route] = []
+
+    def refuse_once(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/thumbnail", refuse_once)
+    played.turns.release()
+    draw(page, "a slow house")
+    shown(picture(page, "a slow house"))
+    assert len(asked) == 2
+    expect(picture(page, "a slow house")).not_to_have_class("gone")
+
+
 def test_pictures_on_their_way_follow_the_filter(
     sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
 ) -> None:

@@ -3,6 +3,8 @@
 
 import { call, hasKey } from "./api.js";
 
+// Milliseconds after which one that could not be had is asked for again: a server may be starting.
+const AGAIN = [1_000, 5_000, 20_000];
 const paths = new WeakMap(); // of pictures that are shown, or on their way
 const fetches = new WeakMap();
 
@@ -10,7 +12,17 @@ const fetches = new WeakMap();
 export async function show(image, path) {
   if (paths.get(image) === path) return;
   paths.set(image, path);
-  image.onerror = () => image.classList.add("gone");
+  await load(image, path, 0);
+}
+
+async function load(image, path, tries) {
+  const failed = () => {
+    if (paths.get(image) !== path) return;
+    image.classList.add("gone");
+    if (tries === AGAIN.length) return;
+    setTimeout(() => paths.get(image) === path && load(image, path, tries + 1), AGAIN[tries]);
+  };
+  image.onerror = failed;
   image.onload = () => image.classList.remove("gone");
   if (!hasKey()) {
     image.src = path;
@@ -25,9 +37,7 @@ export async function show(image, path) {
     letGo(image.src);
     image.src = URL.createObjectURL(blob);
   } catch {
-    if (paths.get(image) !== path) return;
-    image.classList.add("gone");
-    paths.delete(image);
+    failed();
   }
 }
 
