@@ -70,9 +70,12 @@ def test_a_process_that_began_later_only_has_the_number() -> None:
 def test_a_folder_where_nothing_has_run_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for place in (tmp_path, tmp_path / "not" / "there"):
+    for place, said in {
+        tmp_path: "Nothing has run here yet.",
+        tmp_path / "not" / "there": "There is no such folder yet.",
+    }.items():
         assert main([str(place), "--once"]) == 0
-        assert "Nothing has run here yet." in capsys.readouterr().out
+        assert said in capsys.readouterr().out
     assert main([str(tmp_path), "--once", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"state": "waiting", "place": str(tmp_path)}

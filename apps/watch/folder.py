@@ -42,7 +42,9 @@ class WatchedFolder:
         except ValueError as error:
             raise InputError(f"{place}/{STATUS} cannot be read: {error}.") from None
         if status is None:
-            return Look(place, "waiting", title="Nothing has run here yet.")
+            there = folder.exists()
+            title = "Nothing has run here yet." if there else "There is no such folder yet."
+            return Look(place, "waiting", title=title)
         return look_of(status, place, is_alive(status), time.time())
 
     def _newest(self) -> Path:
