@@ -89,9 +89,8 @@ def _likeliest(given: Path, pairs: Sequence[Pair]) -> FolderOfEdits | None:
     found: list[FolderOfEdits] = []
     beside: list[FolderOfEdits] = []  # whatever their number, where a layout has models beside
     seen: dict[str, frozenset[str]] = {}
-    places = {(name, False): _places(LAYOUTS[name], pairs, False) for name in LAYOUTS}
-    if any(map(_is_second, pairs)):
-        places |= {(name, True): _places(LAYOUTS[name], pairs, True) for name in LAYOUTS}
+    ways = (False, True) if any(map(_is_second, pairs)) else (False,)
+    places = {(n, one): _places(LAYOUTS[n], pairs, one) for one in ways for n in LAYOUTS}
     for depth, one in _candidates(given, places, pairs[0].data_set):
         count = _count(one, places[one.name, one.one_language], seen)
         rank = (count, one.name == pairs[0].data_set, not one.one_language, -depth)

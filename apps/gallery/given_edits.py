@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.gallery.items import FINAL_STATES, STATES, Item
+from apps.gallery.items import STATES, Item, sources_of
 from apps.gallery.verdicts import newest_of_each_judge
 from core.paths import on_disk
 from core.store.ledger_reading import Recorded
@@ -29,7 +29,6 @@ def _item(folder: Path, name: str, edit: str, scores: Sequence[Recorded]) -> Ite
     states = {STATES[score.entry.state] for score in scores}
     state = "done" if "done" in states else STATES[entry.state]
     is_there = os.path.isfile(folder / on_disk(edit))
-    sources = entry.task.get("source_images") or ()
     return Item(
         id=entry.key,
         batch=newest.batch,
@@ -44,8 +43,6 @@ def _item(folder: Path, name: str, edit: str, scores: Sequence[Recorded]) -> Ite
         seconds=entry.elapsed,
         updated=max(score.updated for score in scores),
         error=entry.error if state == "failed" else None,
-        sources=(sources,) if isinstance(sources, str) else tuple(map(str, sources)),
-        verdicts=newest_of_each_judge(
-            folder, [score for score in scores if STATES[score.entry.state] in FINAL_STATES]
-        ),
+        sources=sources_of(entry.task),
+        verdicts=newest_of_each_judge(folder, scores),
     )

@@ -1,5 +1,6 @@
 """What a gallery shows of a folder: one item for each task that has or is to have a picture."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +16,12 @@ STATES: dict[str, State] = {
 }
 """By the state on record."""
 FINAL_STATES = frozenset({"done", "failed"})
+
+
+def sources_of(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The pictures that a task reads, as it was recorded."""
+    sources = task.get("source_images") or ()
+    return (sources,) if isinstance(sources, str) else tuple(map(str, sources))
 
 
 @dataclass(frozen=True)

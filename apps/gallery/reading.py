@@ -10,7 +10,7 @@ from typing import Any
 
 from apps.gallery.choices import with_choices
 from apps.gallery.given_edits import given_edits
-from apps.gallery.items import STATES, Item, Kind
+from apps.gallery.items import STATES, Item, Kind, sources_of
 from apps.gallery.verdicts import Verdicts
 from apps.run_folders import runs_below
 from core.errors import InputError
@@ -83,8 +83,6 @@ def _item(folder: Path, recorded: Recorded) -> Item:
     state = STATES[entry.state]
     size = _size(folder, entry) if state == "done" else 0
     is_missing = state == "done" and size is None
-    sources = entry.task.get("source_images") or ()
-    sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
     return Item(
         id=entry.key,
         batch=recorded.batch,
@@ -102,7 +100,7 @@ def _item(folder: Path, recorded: Recorded) -> Item:
         seconds=entry.elapsed,
         updated=recorded.updated,
         error=entry.error,
-        sources=sources,
+        sources=sources_of(entry.task),
     )
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 from PIL import Image
 
 from apps.gallery.data import needs_thumbnail
-from apps.gallery.items import Item
+from apps.gallery.items import FINAL_STATES, Item
 from apps.gallery.places import HIDDEN, SOURCES, THUMBNAILS, source_copy, thumbnail
 from core.errors import InputError
 from core.paths import on_disk
@@ -47,7 +47,7 @@ def make_thumbnails(
             assert item.file is not None and item.sha256 is not None
             picture = folder / on_disk(item.file)
             wanted.append((picture, folder / thumbnail(item.sha256), SIDE))
-        if item.state in ("done", "failed"):
+        if item.state in FINAL_STATES:
             for path in item.outside:
                 copy = folder / source_copy(path)
                 wanted.append((folder / on_disk(path), copy, SOURCE_SIDE))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from apps.gallery.items import Verdict
+from apps.gallery.items import FINAL_STATES, STATES, Verdict
 from core.paths import on_disk
 from core.store.ledger_entry import Entry
 from core.store.ledger_reading import Recorded
@@ -36,7 +36,7 @@ class Verdicts:
             key = _ending(str(score.entry.task.get("edited_image")), keys)
             if key is None:
                 self.alone.append(score)
-            elif score.entry.state not in ("pending", "leased"):
+            else:
                 found[key].append(score)
         self._found = {key: newest_of_each_judge(folder, of_it) for key, of_it in found.items()}
 
@@ -46,9 +46,10 @@ class Verdicts:
 
 
 def newest_of_each_judge(folder: Path, scores: Sequence[Recorded]) -> tuple[Verdict, ...]:
-    """The verdicts on one edit, the newest last."""
+    """The verdicts on one edit, the newest last; a score that waits or runs is none yet."""
     found: dict[str, Verdict] = {}
-    for score in sorted(scores, key=lambda score: score.updated):
+    ended = (score for score in scores if STATES[score.entry.state] in FINAL_STATES)
+    for score in sorted(ended, key=lambda score: score.updated):
         verdict = read_verdict(folder, score)
         found.pop(verdict.judge, None)
         found[verdict.judge] = verdict

@@ -5,7 +5,7 @@ caller: pictures are sent, named by an id or taken from the caller's jobs, LoRAs
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Protocol, cast
 
@@ -69,6 +69,14 @@ class LoraNames(Protocol):
         Raises:
             ApiError: there is none of this name, or it cannot be used.
         """
+
+
+async def lora_paths(loras: LoraNames, names: Iterable[str], kind: Role) -> list[str]:
+    """The paths of the LoRAs that a request of the Images API names; see `LoraNames.resolve`."""
+    return [
+        await asyncio.to_thread(loras.resolve, name, f"loras[{place}].name", kind)
+        for place, name in enumerate(names)
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
 from tests.conftest import LOCAL, PROJECT, WARM, Workplace, forking, kind_of, wait_until
-from tests.server.in_process import Application
+from tests.server.in_process import Application, client_of
 from tests.server.sketching import Sketching
 from tests.warm_commands import WarmCommand
 
@@ -88,10 +88,8 @@ class Daemon:
         return self.process is None or self.process.poll() is not None
 
     def client(self, **options: Any) -> httpx2.Client:
-        """A client of its address; to read all certificates, for nothing, would take it 25 ms."""
-        return httpx2.Client(
-            base_url=self.url, timeout=PATIENCE, trust_env=False, verify=False, **options
-        )
+        """A client of its address."""
+        return client_of(self.url, **options)
 
     def kill(self) -> None:
         """SIGKILL, as a machine that runs out of memory does it: workers end by themselves."""

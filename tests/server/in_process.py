@@ -32,6 +32,11 @@ PATIENCE = 60.0  # seconds
 OTHERS = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
 
 
+def client_of(url: str, **options: Any) -> httpx2.Client:
+    """A client of a server here; to read all certificates, for nothing, would take it 25 ms."""
+    return httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False, verify=False, **options)
+
+
 class Application:
     """A daemon's application from its entering to its leaving.
 
@@ -100,14 +105,8 @@ class Application:
         assert not self._thread.is_alive()
 
     def client(self, headers: Mapping[str, str] | None = None) -> httpx2.Client:
-        """A client of its address; to read all certificates, for nothing, would take it 25 ms."""
-        return httpx2.Client(
-            base_url=self.url,
-            timeout=PATIENCE,
-            trust_env=False,
-            verify=False,
-            headers=headers or {},
-        )
+        """A client of its address."""
+        return client_of(self.url, headers=headers or {})
 
     def be_called_by(self, caller: str) -> None:
         """Take further requests for those of another API key."""

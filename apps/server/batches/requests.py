@@ -1,6 +1,5 @@
 """From the requests of a batch to tasks: what needs to be looked up for each is looked up here."""
 
-import asyncio
 from typing import Any
 
 from apps.openai_images.batch_file import BatchRequest
@@ -11,6 +10,7 @@ from apps.server.inbox import Inbox
 from apps.server.loras import Loras
 from apps.server.models import Models
 from apps.server.service import Service
+from apps.server.task_requests import lora_paths
 
 
 class RequestTasks:
@@ -43,11 +43,7 @@ class RequestTasks:
         mask = None
         if request.mask is not None:
             mask = await self._inbox.mask(caller, request.mask, sources[0])
-        loras = [
-            await asyncio.to_thread(
-                self._loras.resolve, lora.name, f"loras[{number}].name", request.role
-            )
-            for number, lora in enumerate(asked.loras)
-        ]
+        names = (lora.name for lora in asked.loras)
+        loras = await lora_paths(self._loras, names, request.role)
         steps = steps_of(asked, self._service.rules.images)
         return tasks_for(asked, places_of(job, first), steps, loras, sources, mask=mask)

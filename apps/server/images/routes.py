@@ -39,6 +39,7 @@ from apps.server.models import Models, TheModels
 from apps.server.priorities import allowed
 from apps.server.records import PREVIEWS, NewJob, StoredJob, new_id
 from apps.server.service import Service
+from apps.server.task_requests import lora_paths
 from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -174,10 +175,7 @@ class Drawing:
     async def _job(self, asked: ImageParameters, read: Read, key: RequestKey) -> NewJob:
         id = new_id("job")
         kind: Role = "edit" if read.sources else "generate"
-        loras = [
-            await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name", kind)
-            for place, lora in enumerate(asked.loras)
-        ]
+        loras = await lora_paths(self.loras, (lora.name for lora in asked.loras), kind)
         steps = steps_of(asked, self.service.rules.images)
         tasks = tasks_for(asked, places_of(id), steps, loras, read.sources, mask=read.mask)
         metadata: dict[str, str | int] = {}

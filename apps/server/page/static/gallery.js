@@ -123,7 +123,7 @@ export class Gallery {
     for (const [id, task] of this.#running) {
       if (ids.has(id)) continue;
       if (task.seen < asked) task.ended ??= asked;
-      if (asked - task.ended >= ON_ITS_WAY) this.#remove(id);
+      if (asked - (task.ended ?? asked) >= ON_ITS_WAY) this.#remove(id);
       else again = ON_ITS_WAY;
     }
     return again;
