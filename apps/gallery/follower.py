@@ -6,7 +6,8 @@ that the looks come at growing intervals. Between them it makes small copies of 
 
 Standard input is all that ties it to its run: a line `end` says that the run has ended; its end
 without that line, that the run was killed. Either way the page is written a last time; after a kill
-only if that takes a moment, since the next run of the folder keeps the page from then on.
+only if that takes a moment (or the seconds that a second argument gives), since the next run of the
+folder keeps the page from then on.
 """
 
 import os
@@ -31,10 +32,16 @@ AFTER_A_KILL = 1.0  # seconds for the last page of a run that was killed
 
 
 class Follower:
-    """Follows one folder until its run has ended."""
+    """Follows one folder until its run has ended.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the output folder of the run.
+        after_a_kill: seconds for the last page if the run was killed.
+    """
+
+    def __init__(self, folder: Path, after_a_kill: float = AFTER_A_KILL) -> None:
         self._folder = folder
+        self._after_a_kill = after_a_kill
         self._writer = GalleryWriter(folder)
         self._over = threading.Event()
         self._ended_well = False
@@ -48,7 +55,7 @@ class Follower:
             self._ended_well = "end" in sys.stdin.read().split()
         self._over.set()
         if not self._ended_well:
-            time.sleep(AFTER_A_KILL)
+            time.sleep(self._after_a_kill)
             os._exit(1)
 
     def run(self) -> int:
@@ -85,7 +92,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(NICE)
-    follower = Follower(Path(sys.argv[1]))
+    follower = Follower(Path(sys.argv[1]), *map(float, sys.argv[2:3]))
     threading.Thread(target=follower.hear, daemon=True).start()
     return follower.run()
 

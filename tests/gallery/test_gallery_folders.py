@@ -196,7 +196,7 @@ def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Pa
     folder = Path(shutil.copytree(drawn, tmp_path / "out"))
     (folder / INDEX).unlink()
     follower = subprocess.Popen(
-        [sys.executable, "-m", "apps.gallery.follower", str(folder)],
+        [sys.executable, "-m", "apps.gallery.follower", str(folder), "60"],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
     )
