@@ -14,8 +14,6 @@ from functools import partial
 from itertools import count
 from time import monotonic
 
-from loguru import logger
-
 from cluster.lasting_link import BridgeEnd, LastingLink
 from cluster.membership import CUT, Membership, tell_not_used
 from cluster.model_fetch import ClusterFetch
@@ -50,6 +48,7 @@ from cluster.protocol import (
     Told,
 )
 from cluster.workers_here import WorkersHere
+from core.details import log_line
 from core.devices.device import Device
 from core.devices.model_choice import is_hub_model
 from core.engine.backend import Died, OfSlot, Report, Said
@@ -369,7 +368,7 @@ class ClusterBackend:
                     if (fetch := self._fetches.get(report.fetch)) is not None:
                         fetch.hear(node, report)
             case Remark(level, text):
-                logger.log(level, one_line(f"{node}: {text}"))
+                log_line(level, one_line(f"{node}: {text}"))
             case Told() | HasRead() | Silent() | Progress():
                 worker = self._workers.get(report.slot)
                 if worker is not None and worker.life == report.life:
