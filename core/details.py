@@ -25,4 +25,4 @@ def log_line(level: str, text: str) -> None:
     if level == "DEBUG":
         detail(text)
     else:
-        logger.log(level, text)
+        logger.opt(depth=1).log(level, text)  # as from the caller: this module may be disabled

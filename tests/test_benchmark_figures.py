@@ -401,8 +401,8 @@ def test_a_judges_settings_are_told_in_words() -> None:
     }
     settings = {"type": "openai", "temperature": 0.7, "top_k": None, "api": api, "protocol": 4}
     assert JudgedBy("mine", "gpt@there", "a1b2", settings, 1).described == (
-        "mine (gpt@there, prompts a1b2, temperature 0.7, tokens limited by max_tokens, no seeds sent, "
-        "pictures as jpeg, in quality 90, extra.seed 3, "
+        "mine (gpt@there, prompts a1b2, temperature 0.7, tokens limited by max_tokens, "
+        "no seeds sent, pictures as jpeg, in quality 90, extra.seed 3, "
         "extra.chat_template_kwargs.enable_thinking false, protocol 4)"
     )
 
