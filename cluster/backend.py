@@ -15,7 +15,7 @@ from itertools import count
 from time import monotonic
 
 from cluster.lasting_link import BridgeEnd, LastingLink
-from cluster.membership import CUT, Membership, tell_not_used
+from cluster.membership import CUT, Membership
 from cluster.model_fetch import ClusterFetch
 from cluster.probes import remove_probes
 from cluster.protocol import (
@@ -141,7 +141,7 @@ class ClusterBackend:
         self._nodes.expect(names)
 
     def does_without(self, reasons: Iterable[str]) -> None:
-        """Report what is not used, once it is reported which nodes have joined."""
+        """Log and report what is not used, once it is reported which nodes have joined."""
         self._nodes.does_without(reasons)
 
     # -- what the engine asks --------------------------------------------------------------------
@@ -349,7 +349,6 @@ class ClusterBackend:
                 self._first.put(message)
             case NotUsed(why):
                 self._nodes.does_without([why])
-                tell_not_used([why])
             case Refused():
                 self._first.put(message)
             case NodeJoined(node):

@@ -139,7 +139,7 @@ def test_loras_of_peft_are_told_apart_wherever_they_are_named(
         generator.generate_batch(tasks)
         [_, change] = generator.plan([tasks[0], {**tasks[0], "output_path": "wash.png"}]).tasks
     assert [lora.name for model in plan.models for lora in model.loras] == names
-    assert [str(made) for made in change.changes] == ["LoRA wash -> ink"]
+    assert [(made.what, made.values) for made in change.changes] == [("LoRA", ("wash", "ink"))]
     rows = [json.loads(line) for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines()]
     assert [row["lora"] for row in rows] == names
     assert [json.loads(row["loras"])[0]["lora"] for row in rows] == names

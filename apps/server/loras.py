@@ -13,7 +13,7 @@ from loguru import logger
 from typing_extensions import TypedDict
 
 from apps.server.errors import ApiError
-from apps.server.lora_models import LoraModels, left_out
+from apps.server.lora_models import LoraModels, not_offered
 from apps.server.state import kept
 from core.checkpoints.lora_files import LoraInspector
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
@@ -157,7 +157,7 @@ class Loras:
         sound = (e for e in files.values() if e.problem is None)
         problems = {e.name: p for e in sound if (p := why(e.path, e.bytes, e.modified))}
         if problems.keys() - self._left_out:
-            logger.info(left_out([*problems], self._folder, self._models.model))
+            logger.info(not_offered([*problems], self._folder, self._models.model))
         self._left_out = {*problems}
         return {
             name: replace(entry, problem=problems.get(name, entry.problem))
