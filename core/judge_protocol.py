@@ -248,7 +248,7 @@ class JudgePrompts(Section):
     def readable_of(self, row: Row, answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Scores of single calls that could be read, also where another call's could not.
 
-        None where words are missing that later calls hear of.
+        Empty where words are missing that later calls hear of.
         """
         values: dict[str, float] = {}
         made = {one.name for one in self.overall}

@@ -163,7 +163,9 @@ def test_a_picture_that_is_cut_is_refused_before_the_run(
     file = tmp_path / f"a.{suffix}"
     thumbnail = BytesIO()
     Image.new("RGB", (8, 8)).save(thumbnail, "JPEG")  # which has an end of its own
-    options: dict[str, Any] = {"exif": b"Exif\0\0" + thumbnail.getvalue()} if suffix == "jpg" else {}
+    options: dict[str, Any] = (
+        {"exif": b"Exif\0\0" + thumbnail.getvalue()} if suffix == "jpg" else {}
+    )
     Image.effect_noise((96, 96), 90).convert("RGB").save(file, **options)
     whole = file.read_bytes()
     for more in (b"", bytes(2_000_000)):  # as phones append a film

@@ -12,6 +12,7 @@ from typing import BinaryIO
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _MARKER, _SCAN = 0xFF, 0xDA  # of a JPEG's segments; of the one behind which its pixels stand
+_MOST_SEGMENTS = 10_000  # before its pixels; cameras write a few dozen
 _TAIL = 4096  # bytes at the end, where the picture's end usually is
 _BLOCK = 2**20
 
@@ -53,9 +54,10 @@ def _has(stream: BinaryIO, mark: bytes, begin: int, size: int) -> bool:
 def _pixels_of_jpeg(stream: BinaryIO) -> int:
     """Where a JPEG's pixels begin: a thumbnail in the segments before has an end of its own."""
     place = 2
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         stream.seek(place)
         head = stream.read(4)
         if len(head) < 4 or head[0] != _MARKER or head[1] == _SCAN:
-            return place
+            break
         place += 2 + int.from_bytes(head[2:], "big")
+    return place
