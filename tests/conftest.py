@@ -28,7 +28,7 @@ from apps.log_lines import set_up_logging
 from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import known_paths, longest_first, warm_tests
+from tests import known_paths, longest_first, rewritten_tests, warm_tests
 from tests.inline_backend import InlineBackend
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
@@ -72,6 +72,8 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
         command = warm_tests.command()
         for spec in specs:
             spec.python = command
+        tests = (PROJECT / "tests").rglob("test_*.py")
+        rewritten_tests.write_bytecode(config, sorted(tests))  # while that process imports
 
 
 @pytest.hookimpl(wrapper=True)

@@ -328,7 +328,7 @@ def told(result):
     ended += 1
 
 with open_generator(LOCAL, Path(sys.argv[1])) as generator:
-    generator.run(generator.prepare(Halting(-1, lambda: None, 3000), []), told)
+    generator.run(generator.prepare(Halting(-1, lambda: None, LAST + 1), []), told)
 print((held[LAST] - held[FIRST]) / (LAST - FIRST))
 """
 

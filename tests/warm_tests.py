@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import strategies
+from hypothesis import given, settings, strategies
 
 from tests import warm_fork_server
 from tests.forks_on_demand import serve
@@ -106,6 +106,22 @@ def _become(
     return code
 
 
+def prepare_hypothesis() -> None:
+    """Have hypothesis do what it does for the first test of a process.
+
+    It reads, or makes, its table of all characters, and looks for constants in whatever is imported
+    that is ours, among 7,000 modules.
+    """
+    strategies.text().validate()
+
+    @settings(database=None)
+    @given(strategies.lists(strategies.integers(), min_size=50, max_size=50))
+    def draw(numbers: list[int]) -> None:
+        """So many that one of them is tried to be a constant."""
+
+    draw()
+
+
 @contextmanager
 def words_unheard() -> Iterator[None]:
     """Leave out what libraries print as they are imported: pytest hides it, too, where tests do."""
@@ -127,7 +143,7 @@ def main(listener: int) -> None:
     with words_unheard():
         for name in IMPORTED:
             __import__(name)
-        strategies.text().validate()  # reads, or makes, hypothesis' table of all characters
+        prepare_hypothesis()
     gc.enable()
     gc.collect()
     gc.freeze()
