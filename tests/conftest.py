@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
@@ -57,7 +59,9 @@ atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True
 WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
 known_paths.look_up_once()
 WARM = WarmCommands()
-PATIENCE = 60.0  # seconds until a test that waits for something gives up
+# Seconds until a test that waits for something gives up: only what never comes takes so long, and a
+# process that starts on a machine with ten times as much to do may well take a minute.
+PATIENCE = 180.0
 OBJECTS_TO_COLLECT = 50_000  # made and not freed, in a test process; Python's own number is 700
 # A busy machine makes any example slow, and each draw of one.
 for_hypothesis.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -248,6 +252,41 @@ def worker_forks(server: psutil.Process) -> list[psutil.Process]:
         return server.children()
     except psutil.Error:
         return []
+
+
+# Begins a prompt whose worker stands still, until the test has it go on. With it stands what it
+# saves of the task before.
+HELD = "!stop:1"
+
+
+def standing_still(workers: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those of them that are stopped, as a task has them that begins with `HELD`."""
+    found = []
+    for worker in workers:
+        with suppress(psutil.Error):
+            if worker.status() == psutil.STATUS_STOPPED:
+                found.append(worker)
+    return found
+
+
+@contextmanager
+def going_on(workers: Callable[[], Sequence[psutil.Process]]) -> Iterator[None]:
+    """Have workers that stand still go on, those that come to do so meanwhile, too."""
+    over = threading.Event()
+
+    def resume() -> None:
+        while not over.wait(0.02):
+            for worker in standing_still(workers()):
+                with suppress(psutil.Error):
+                    worker.resume()
+
+    thread = threading.Thread(target=resume, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Workplace:

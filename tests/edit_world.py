@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from PIL import Image
 
@@ -35,7 +36,15 @@ def made_pair(file: Path, number: int, instruction: str = "make it night") -> Pa
 
 
 class Bench:
-    """A folder of pairs, and the command that edits and scores them."""
+    """A folder of pairs, and the command that edits and scores them.
+
+    Attributes:
+        newest: the run that was started last.
+        line: its arguments.
+    """
+
+    newest: Run
+    line: list[str]
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -57,9 +66,14 @@ class Bench:
         given = merged(settings(data=str(self.data), **changes), self.project.workplace.settings)
         config.write_text(yaml.safe_dump(forking(given)), "utf-8")
         out = str(self.project.folder / "out")
-        line = ["--config", str(config), "--output-dir", out, *arguments]
+        self.line = ["--config", str(config), "--output-dir", out, *arguments]
         models = [given[role].get("model", "auto") for role in ("editor", "judge")]
-        return self.project.execute(BENCHMARK, line, kind_of(*models))
+        self.newest = self.project.execute(BENCHMARK, self.line, kind_of(*models))
+        return self.newest
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes of the run that was started last."""
+        return self.project.workers(self.newest)
 
     def run(self, *arguments: str, **changes: Any) -> Run:
         run = self.start(*arguments, **changes)

@@ -481,8 +481,8 @@ def test_edits_come_on_contact_sheets(command: Command, monkeypatch: pytest.Monk
 def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> None:
     folder = project.folder / "photos"
     folder.mkdir()
-    for number in range(6):
-        Image.new("RGB", (128, 128), (40 * number, 0, 0)).save(folder / f"p{number}.png")
+    for number in range(60):
+        Image.new("RGB", (128, 128), (4 * number, 0, 0)).save(folder / f"p{number}.png")
     slow = {"seconds_per_megapixel_step": 20.0}
     settings = simulated(editor={"model": "simulated"}, simulated=slow, device="cpu", gallery=False)
     config = str(project.write_settings(settings))
@@ -494,12 +494,12 @@ def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> Non
     run.interrupt()
     assert run.finish() == 130, run.errors
     done = len(list(made.glob("*.png")))
-    assert 0 < done < 6 and "Continue later with" in run.errors
+    assert 0 < done < 60 and "Continue later with" in run.errors
 
     project.write_settings({**settings, "simulated": {"seconds_per_megapixel_step": 0.0}})
     run = project.execute(PROJECT / "edit_images.py", line)
     assert run.finish() == 0, run.errors
-    assert run.output.splitlines()[0] == f"6 edits: {6 - done} done, {done} skipped"
+    assert run.output.splitlines()[0] == f"60 edits: {60 - done} done, {done} skipped"
 
 
 # -- what changed ------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from core.errors import ModelLoadError
-from tests.conftest import Project, Run
+from tests.conftest import HELD, Project, Run, going_on, wait_until
 from tests.edit_world import Bench, pair
 from tests.hub_server import MODEL, HubServer
 from tests.test_native_image_generator import SMALL
@@ -175,9 +174,7 @@ def test_offline_without_the_model_ends_at_once(project: Project) -> None:
 def test_without_a_network_a_few_tries_are_made_and_counted(project: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    began = time.monotonic()
     run = draw(project, f"http://127.0.0.1:{port}", workers=1)
-    assert time.monotonic() - began < 55
     assert run.process.returncode == 1 and starts(run) <= 1
     tries = re.findall(r"Try (\d) of 5 follows in (\d) s", run.errors)
     assert tries == [("2", "1"), ("3", "2"), ("4", "4"), ("5", "8")]
@@ -222,10 +219,11 @@ def test_a_judge_that_cannot_be_had_is_named_while_edits_are_still_made(
     project.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(project.folder / "hf")}
     project.environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
     bench = Bench(project)
-    bench.write_pairs([pair(n) for n in range(3)])
-    slow = {"seconds_per_megapixel_step": 2e6 / 64**2}  # 2 s for 64 x 64 pixels
-    run = bench.run(judge={"model": MODEL}, simulated=slow, cpu_workers=1)
-    assert run.process.returncode == 1
+    bench.write_pairs([pair(0), pair(1), pair(2, f"{HELD} make it night")])
+    run = bench.start(judge={"model": MODEL}, cpu_workers=1)
+    wait_until(lambda: "is gated" in run.errors, "the warning")
+    with going_on(bench.workers):
+        assert run.finish() == 1
     [warning] = [n for n in lines(run, "WARNING") if "is gated" in n]
     assert "The model to score with cannot be had as yet: someone/model: the model is" in warning
     assert run.errors.index(warning) < run.errors.index("[3/6]"), "before the last edit"

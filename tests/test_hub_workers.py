@@ -12,7 +12,7 @@ from core.engine.fetch import Fetch
 from core.events import Listener
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
-from tests.conftest import submitted
+from tests.conftest import PATIENCE, submitted
 from tests.hub_server import COMMIT, MODEL
 from tests.stub_backend import StubBackend
 
@@ -80,7 +80,7 @@ def test_no_worker_starts_before_it_is_known_which_packages_it_needs(
         worker = backend.worker()
         assert worker.spec.packages == ({method} if method else frozenset())
         worker.serve().finish_all(1)
-        assert [r.success for r in results.result(60)] == [True]
+        assert [r.success for r in results.result(PATIENCE)] == [True]
 
 
 def test_no_worker_starts_while_its_model_is_downloaded(
@@ -103,4 +103,4 @@ def test_no_worker_starts_while_its_model_is_downloaded(
         backend.asking.folder, backend.asking.transfers = str(folder), False
         backend.asking.on_change()
         backend.worker().serve().finish_all(1)
-        assert [r.success for r in results.result(60)] == [True]
+        assert [r.success for r in results.result(PATIENCE)] == [True]

@@ -242,11 +242,11 @@ def test_a_thought_that_a_prompt_opens_is_seen_and_can_be_ended() -> None:
 
 
 def test_long_rubble_is_read_in_a_moment() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for piece in ('{"a": 1, ', '"a", "score": [8, 9] ', '{"a":', '{"score": [', "</think>", "1, "):
         taken('{"r": "' + 20_000 * piece)
         taken(20_000 * piece)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(

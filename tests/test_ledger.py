@@ -11,6 +11,7 @@ import pytest
 
 from core.errors import LedgerError, MultiGPUError
 from core.store.ledger import FILE_NAME, Entry, Ledger
+from tests.conftest import PATIENCE
 
 ENTRY = Entry("a.png", 0, "a", "a.png", "f1", "pending", task={"prompt": "x"})
 
@@ -95,7 +96,7 @@ def test_inputs_without_output_do_not_pile_up(tmp_path: Path) -> None:
 def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
     ledger = Ledger.open(folder)
     ready.set()
-    time.sleep(60)
+    time.sleep(600)
     ledger.close()
 
 
@@ -105,7 +106,7 @@ def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     holder = context.Process(target=_hold, args=(tmp_path, ready))
     holder.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(PATIENCE)
         with pytest.raises(LedgerError, match=f"in use by another run \\(pid {holder.pid} "):
             Ledger.open(tmp_path)
     finally:

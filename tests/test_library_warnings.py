@@ -12,7 +12,7 @@ from loguru import logger
 from core.engine.worker_log import MOST_REMEMBERED, MOST_WARNINGS, WorkerLog
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PROJECT, Project, simulated, submitted
+from tests.conftest import PATIENCE, PROJECT, Project, simulated, submitted
 from tests.stub_backend import StubBackend
 from tests.test_native_image_generator import SMALL
 
@@ -44,7 +44,7 @@ def test_a_warning_comes_once_for_a_whole_run_with_worker_and_task(
             worker.say(LibraryWarning("DEBUG", f"torch: old {number}", lease.task_name))
             worker.finish(lease)
         worker.leave_when_asked()
-        batch.result(60)
+        batch.result(PATIENCE)
     said = [line for line in lines if "peft" in line or "torch" in line]
     assert said == ["cpu0, 0: peft: 16 keys of 0x0ff at step 0 do not fit\\x1b[2J (shown once)"]
 

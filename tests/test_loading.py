@@ -11,7 +11,7 @@ from core.devices.load_turns import LoadTurns, loading_environment
 from core.events import Event, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
-from tests.conftest import run_script, simulated
+from tests.conftest import run_script, simulated, wait_for_workers
 from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.paper_models import write_header
 from tests.test_native_image_generator import spec_for
@@ -99,13 +99,12 @@ def states_of(
         if isinstance(event, WorkerState):
             states.append((event.worker, event.state))
 
-    times = {"load_seconds": 0.3, "seconds_per_megapixel_step": 10.0}
-    config = simulated(simulated=times, workers=started)
+    config = simulated(simulated={"load_seconds": 0.3}, workers=started)
     with MultiGPUImageGenerator(
         workers, config=config, output_dir=folder / "out", listener=listen
     ) as generator:
-        tasks = [{"prompt": str(n), "width": 128, "height": 128} for n in range(6 * workers)]
-        assert all(result.success for result in generator.generate_batch(tasks))
+        wait_for_workers(generator)  # of few tasks the first one may have done all by then
+        assert all(result.success for result in generator.generate_batch([{"prompt": "a"}]))
     return [s for s in states if s[1] in ("loading the model", "ready", "stopping")]
 
 

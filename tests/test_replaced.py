@@ -25,6 +25,7 @@ POINTS = [
     *(f"main.{when}-{what}" for when in ("before", "after") for what in ("keep", "rename")),
     *("main.before-fsync", "main.before-commit", "main.mid-write"),
 ]
+MANY = 200  # pictures: more than are there by the time that a test has looked
 SLOW = {"seconds_per_megapixel_step": 10.0}
 
 
@@ -232,16 +233,16 @@ def test_a_failed_redraw_leaves_the_old_picture_and_its_line(project: Project) -
 def test_pictures_wait_for_their_successors(project: Project) -> None:
     """An interrupt between two pictures finds each old one under its name or kept."""
     settings = simulated(simulated=SLOW, defaults={"width": 128, "height": 128})
-    file = project.write_tweets(tweets(12))
+    file = project.write_tweets(tweets(MANY))
     project.run([file], simulated(defaults={"width": 128, "height": 128}))
-    project.write_tweets(tweets(12, "other"))
+    project.write_tweets(tweets(MANY, "other"))
     run = project.start([file], settings)
     wait_until(lambda: list((project.pictures / ".replaced").rglob("*.png")), "a replaced picture")
     run.interrupt()
     assert run.finish() == 130
     there, old = prompts(project.pictures), kept(project.pictures)
     done = {name for name, prompt in there.items() if prompt.startswith("other")}
-    assert len(there) == 12 and 0 < len(done) < 12 and old.keys() == done
+    assert len(there) == MANY and 0 < len(done) < MANY and old.keys() == done
     table = {row["file_name"]: row["prompt"] for row in rows(project.pictures / "metadata.jsonl")}
     assert table == there
     assert len(rows(old["0.png"].parent / "metadata.jsonl")) == len(done)

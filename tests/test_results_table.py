@@ -175,8 +175,8 @@ def test_a_killed_run_has_its_table(project: Project) -> None:
     tweets = project.write_tweets(
         [{"prompt": f"p{i}", "task_id": f"t{i}"} for i in range(300)] + [{"promt": "misspelt"}]
     )
-    settings = simulated(simulated={"seconds_per_megapixel_step": 0.002})
-    run = project.start([tweets, 1], settings)
+    slow = {"seconds_per_megapixel_step": 25.0}  # half a minute for all of them
+    run = project.start([tweets, 1], simulated(simulated=slow))
     table = project.pictures / "results.jsonl"
     wait_until(lambda: table.exists() and table.read_text().count("\n") > 5, "some records")
     run.process.send_signal(signal.SIGKILL)
@@ -186,5 +186,5 @@ def test_a_killed_run_has_its_table(project: Project) -> None:
     done = [r for r in records[1:] if r["success"]]
     assert 5 <= len(done) == len(records) - 1 < 300
     assert all(Path(r["output_path"]).is_file() for r in done)
-    project.run([tweets, 1], settings)
+    project.run([tweets, 1], simulated(simulated={"seconds_per_megapixel_step": 0.002}))
     assert [r["position"] for r in project.records()] == list(range(301))

@@ -21,7 +21,7 @@ from core.devices.edit_models import judge_model, judging_devices
 from core.errors import InputError
 from core.judge import load_judge
 from core.store.outputs import ANSWERS_PREFIX
-from tests.conftest import BENCHMARK, Project, Run, wait_until
+from tests.conftest import BENCHMARK, PATIENCE, Project, Run, wait_until
 from tests.edit_world import Bench, pair, settings
 from workers.judges.endpoint import Reply
 from workers.judges.kept_answers import KeptAnswers
@@ -69,7 +69,7 @@ def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             how, question = served.turn(dict(self.headers), body)
             if how in ("late", "waits"):
-                served.open.wait(60)
+                served.open.wait(PATIENCE)
                 return self.close_connection_at_once()
             if how == "busy":
                 return self.say(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})

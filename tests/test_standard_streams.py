@@ -142,9 +142,12 @@ def test_a_terminal_that_goes_away_ends_no_run_that_ignores_it(project: Project)
     assert [r["status"] for r in project.records()] == ["done"] * 3
 
 
+MANY = 600  # pictures: more than are there by the time that a test has looked
+
+
 def test_slurms_warning_ends_a_run_in_order(project: Project) -> None:
     """`--signal=USR1@120` reaches every process of a job step, 120 s before its time is up."""
-    file = project.write_tweets([{"prompt": f"picture {i}"} for i in range(30)])
+    file = project.write_tweets([{"prompt": f"picture {i}"} for i in range(MANY)])
     slow = simulated(simulated={"seconds_per_megapixel_step": 25.0})
     run = project.start([file, 2], slow)
     wait_until(lambda: list(project.pictures.glob("*.png")), "the first picture")
@@ -155,7 +158,7 @@ def test_slurms_warning_ends_a_run_in_order(project: Project) -> None:
     assert_no_complaint(run.errors)
     assert "died" not in run.errors and "ended by" not in run.errors
     counts = Counter(r["status"] for r in project.records())
-    assert counts["interrupted"] and counts["done"] + counts["interrupted"] == 30
+    assert counts["interrupted"] and counts["done"] + counts["interrupted"] == MANY
     assert not project.leftovers()
 
 

@@ -32,24 +32,25 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.tracker import RunTracker
 from core.tasks import EditTask, Result
 from tests.both_engines import ON_BOTH
-from tests.conftest import COMMAND, PATIENCE, Project, Workplace, simulated
+from tests.conftest import COMMAND, PATIENCE, Project, Workplace, simulated, wait_until
 from tests.terminal import Terminal
 from tests.test_native_image_generator import SMALL, lease, spec_for
 from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
 from workers.channel import Channel
+from workers.steps import SECONDS_BETWEEN
 
 STEPS_OF_0_1 = {"seconds_per_megapixel_step": 0.1 * 1e6 / 64**2}  # seconds for 64 x 64 pixels
 
 
 def watched(
     tasks: Sequence[dict[str, Any]], config: dict[str, Any], workers: int = 1
-) -> tuple[list[Result], list[tuple[float, TaskProgress]]]:
-    """Run: results, and what was told of steps, and when."""
-    told: list[tuple[float, TaskProgress]] = []
+) -> tuple[list[Result], list[TaskProgress]]:
+    """Run: results, and what was told of steps."""
+    told: list[TaskProgress] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, TaskProgress):
-            told.append((time.monotonic(), event))
+            told.append(event)
 
     with MultiGPUImageGenerator(workers, config=config, listener=listen) as generator:
         return generator.generate_batch(tasks), told
@@ -66,12 +67,13 @@ def test_a_long_tasks_steps_come_at_most_twice_a_second_and_a_short_ones_never(
 ) -> None:
     tasks = [task("short", 2, tmp_path), task("long", 16, tmp_path)]
     results, told = watched(tasks, workplace.simulated(simulated=STEPS_OF_0_1))
-    assert {(e.task_id, e.worker, e.total, e.together) for _, e in told} == {
-        ("long", results[1].worker, 16, 1)
-    }
-    done = [e.done for _, e in told]
-    assert done == sorted(set(done)) and len(done) >= 2
-    assert len(done) <= 2 + 2 * (told[-1][0] - told[0][0])
+    of = {name: [e for e in told if e.task_id == name] for name in ("short", "long")}
+    assert {(e.worker, e.total, e.together) for e in of["long"]} == {(results[1].worker, 16, 1)}
+    done = [e.done for e in of["long"]]
+    assert done == sorted(set(done)) and len(done) >= 1
+    assert len(done) <= results[1].elapsed / SECONDS_BETWEEN
+    # A busy machine may make it a long one.
+    assert not of["short"] or results[0].elapsed >= SECONDS_BETWEEN
 
 
 def test_a_real_worker_tells_its_pipelines_steps(tiny_model: Path, tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_real_worker_tells_its_pipelines_steps(tiny_model: Path, tmp_path: Pat
     # Of two workers, so that each has one thread.
     results, told = watched([task("house", 100, tmp_path)], config, workers=2)
     assert [r.error for r in results] == [None]
-    assert told and all(0 < e.done <= e.total == 100 for _, e in told)
+    assert told and all(0 < e.done <= e.total == 100 for e in told)
 
 
 def test_counting_steps_changes_no_pixel(tiny_model: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_main_that_does_not_listen_holds_no_worker_up_and_keeps_room_for_resul
 
 def test_a_hang_that_began_with_steps_is_ended_at_its_deadline(tmp_path: Path) -> None:
     """Steps move no deadline: a task that goes on for ever, telling of it, is ended."""
-    rules = {"task_timeout": 1.5, "max_attempts": 1, "restart_backoff": 0.01}
+    rules = {"task_timeout": 3.0, "max_attempts": 1, "restart_backoff": 0.01}
     config = simulated(simulated=STEPS_OF_0_1, supervision=rules)
     results, told = watched([task("endless", 600, tmp_path)], config)
     assert [r.status for r in results] == ["failed"] and told
@@ -166,18 +168,22 @@ def terminal() -> Iterator[Terminal]:
 def test_the_terminals_line_of_a_worker_says_how_far_its_task_is(
     project: Project, terminal: Terminal
 ) -> None:
-    tweets = project.write_tweets([{"prompt": "a", "num_inference_steps": 12}])
+    # Longer than anybody waits for it: what it shows for a moment may be missed.
+    tweets = project.write_tweets([{"prompt": "a", "num_inference_steps": 1000}])
     config = project.write_settings(simulated(simulated=STEPS_OF_0_1))
     line = [sys.executable, str(COMMAND), str(tweets), "1", "--config", str(config)]
-    done = subprocess.run(
+    run = subprocess.Popen(
         [*line, "--output-dir", str(project.folder / "out")],
         stderr=terminal.theirs,
         stdout=subprocess.DEVNULL,
-        timeout=PATIENCE,
         env={**os.environ, "TERM": "xterm"},
     )
-    assert done.returncode == 0
-    assert re.search(r"cpu0 .*tweets_00 +([4-9]|1[0-2])/12\b", terminal.text)
+    try:
+        told = r"cpu0 .*tweets_00 +(\d+)/1000\b"
+        wait_until(lambda: len({*re.findall(told, terminal.text)}) > 1, "its steps")
+    finally:
+        run.kill()
+        run.wait()
 
 
 def test_a_line_shows_steps_of_what_runs_and_no_others() -> None:

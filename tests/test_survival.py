@@ -11,7 +11,7 @@ import psutil
 from core.store.ledger import Ledger
 from core.store.provenance import read_provenance
 from tests.both_engines import ON_BOTH
-from tests.conftest import Project, simulated, wait_until, write_safetensors
+from tests.conftest import Project, Run, simulated, wait_until, write_safetensors
 
 WORKERS = 4
 
@@ -47,10 +47,13 @@ def survive(
     rng.shuffle(deaths)
     # A death each time that so many more pictures are there.
     moments = sorted(rng.sample(range(1, int(count * 0.9)), len(deaths)))
-    run = project.start([file, WORKERS], settings)
+    killed, run = 0, project.start([file, WORKERS], settings)
     for moment, death in zip(moments, deaths, strict=True):
         wait_until(partial(_has_drawn, project, moment), f"{moment} pictures")
-        workers = wait_until(partial(project.workers, run), "a worker")
+        workers = wait_until(partial(_at_work_or_ended, project, run), "a worker")
+        if run.process.poll() is not None:
+            break  # it was quicker than this side
+        killed += 1
         if death == "worker":
             rng.choice(workers).kill()
         else:
@@ -59,11 +62,16 @@ def survive(
             wait_until(partial(_all_gone, workers), "the workers' end")
             run = project.start([file, WORKERS], settings)
     assert run.finish() == 0, run.errors
+    assert killed > len(deaths) / 2
     check_records(project, count)
 
 
 def _has_drawn(project: Project, count: int) -> bool:
     return drawn(project) >= count
+
+
+def _at_work_or_ended(project: Project, run: Run) -> Any:
+    return project.workers(run) or run.process.poll() is not None
 
 
 def _all_gone(workers: list[psutil.Process]) -> bool:

@@ -1,5 +1,6 @@
 """`watch.py`: a run from outside, whether it goes on, has ended, was killed or has not begun."""
 
+import io
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from apps.watch.lines import look_sentence
 from apps.watch.look import look_of
 from core.status.run_status import KindStatus, RunStatus
 from core.status.status_file import read_status
-from tests.conftest import PROJECT, Project, simulated, wait_until
+from tests.conftest import PROJECT, Project, Run, simulated, wait_until
 from tests.terminal import Terminal
 
 SLOW = simulated(simulated={"seconds_per_megapixel_step": 24.4})  # 0.1 s a step of 64 x 64 pixels
 WATCH = PROJECT / "watch.py"
+MANY = 200  # pictures; two minutes'
 RUNNING = RunStatus(
     "running",
     "drawing",
@@ -148,7 +150,10 @@ def test_a_run_is_watched_killed_and_continued(
     project: Project, terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From outside, in a terminal of 80 columns, with a Ctrl-C that leaves it as it was."""
-    tweets = project.write_tweets([{"prompt": f"{n}", "num_inference_steps": 6} for n in range(12)])
+    # It may take a while until the other program is there, and this one must not be done by then.
+    tweets = project.write_tweets(
+        [{"prompt": f"{n}", "num_inference_steps": 6} for n in range(MANY)]
+    )
     parent = str(project.folder / "out")
     run = project.start([tweets, 1], SLOW)
     watch = subprocess.Popen(
@@ -158,7 +163,7 @@ def test_a_run_is_watched_killed_and_continued(
         stderr=terminal.theirs,
         env={**os.environ, "TERM": "xterm"},
     )
-    wait_until(lambda: re.search(r"drawing .* [1-9]/12", terminal.text), "a picture")
+    wait_until(lambda: re.search(rf"drawing .* [1-9]\d*/{MANY}", terminal.text), "a picture")
     watch.send_signal(signal.SIGINT)
     assert watch.wait() == 130
     terminal.close()
@@ -179,17 +184,35 @@ def test_a_run_is_watched_killed_and_continued(
     assert main([parent]) == 0
     status = read_status(project.pictures)
     assert status is not None and status.state == "completed"
-    assert status.already_done >= 1 and status.already_done + status.done == 12
+    assert status.already_done >= 1 and status.already_done + status.done == MANY
+
+
+class AtTheFirstLine(io.StringIO):
+    """An output that begins something when it has had its first line."""
+
+    def __init__(self, begin: Callable[[], Run]) -> None:
+        super().__init__()
+        self._begin = begin
+        self.answer: Run
+
+    def write(self, text: str) -> int:
+        is_first = "\n" not in self.getvalue() and "\n" in text
+        written = super().write(text)
+        if is_first:
+            self.answer = self._begin()
+        return written
 
 
 def test_what_follows_the_run_line_by_line_ends_with_it(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tweets = project.write_tweets([{"prompt": f"{n}", "num_inference_steps": 6} for n in range(4)])
-    run = project.start([tweets, 2], SLOW)
+    told = AtTheFirstLine(lambda: project.start([tweets, 2], SLOW))
+    monkeypatch.setattr(sys, "stdout", told)
     assert main([str(project.pictures), "--json"]) == 0
-    run.finish()
-    looks: list[dict[str, Any]] = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+    told.answer.finish()
+    looks: list[dict[str, Any]] = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert looks[0]["state"] == "waiting"
     assert looks[-1]["state"] == "completed" and looks[-1]["done"] == 4
     done = [look.get("done", 0) for look in looks]
     assert done == sorted(done) and len(looks) > 1

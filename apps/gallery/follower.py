@@ -6,8 +6,9 @@ that the looks come at growing intervals. Between them it makes small copies of 
 
 Standard input is all that ties it to its run: a line `end` says that the run has ended; its end
 without that line, that the run was killed. Either way the page is written a last time; after a kill
-only if that takes a moment (or the seconds that a second argument gives), since the next run of the
-folder keeps the page from then on.
+only if that is little work, since the next run of the folder keeps the page from then on. A busy
+machine may give this process next to no time: what counts is its own, and, if it waits for a disk,
+the seconds that a second argument gives.
 """
 
 import os
@@ -28,7 +29,9 @@ from core.errors import MultiGPUError
 OFTEN = 3.0  # seconds between looks, at least
 SHARE = 0.02  # of one core that looks may take
 NICE = 19
-AFTER_A_KILL = 1.0  # seconds for the last page of a run that was killed
+WORK_AFTER_A_KILL = 1.0  # seconds of a core for the last page of a run that was killed
+AFTER_A_KILL = 30.0  # seconds by the clock
+LOOK = 0.1  # seconds between looks whether they are over
 
 
 class Follower:
@@ -36,7 +39,7 @@ class Follower:
 
     Args:
         folder: the output folder of the run.
-        after_a_kill: seconds for the last page if the run was killed.
+        after_a_kill: seconds at most for the last page if the run was killed.
     """
 
     def __init__(self, folder: Path, after_a_kill: float = AFTER_A_KILL) -> None:
@@ -49,13 +52,15 @@ class Follower:
     def hear(self) -> None:
         """Wait for what standard input says; call it in a thread of its own.
 
-        It ends the process if that is still there a moment after its run was killed.
+        It ends the process if that has still much to do after its run was killed.
         """
         with suppress(OSError, ValueError):
             self._ended_well = "end" in sys.stdin.read().split()
         self._over.set()
         if not self._ended_well:
-            time.sleep(self._after_a_kill)
+            due, worked = time.monotonic() + self._after_a_kill, time.process_time()
+            while time.monotonic() < due and time.process_time() - worked < WORK_AFTER_A_KILL:
+                time.sleep(LOOK)
             os._exit(1)
 
     def run(self) -> int:

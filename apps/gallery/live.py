@@ -25,7 +25,7 @@ from core.settings import PROJECT_DIR
 
 FOLLOW_AFTER = 5.0  # seconds from the first event on
 NOTE_PATIENCE = 5.0  # seconds for changes of states that are still to be noted
-PATIENCE = 60.0  # seconds for the last page, and for small copies that are missing
+PATIENCE = 60.0  # seconds for the process that follows to write the last page
 
 
 class LiveGallery:
@@ -125,13 +125,16 @@ class LiveGallery:
         return None
 
     def _finished(self, process: "subprocess.Popen[str]") -> str | None:
-        """Let the process come to its end; returns what went wrong."""
+        """Let the process come to its end; returns what went wrong.
+
+        At its low priority it may get no time on a busy machine: then the page is written here.
+        """
         try:
             _, errors = process.communicate("end\n", timeout=PATIENCE)
         except (subprocess.TimeoutExpired, OSError, ValueError):
             process.kill()
             process.wait()
-            return f"its process did not end; python gallery.py {as_text(self._folder)} writes it."
+            return self._write()
         return errors.strip().split("\n")[-1] if process.returncode else None
 
 

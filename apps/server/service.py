@@ -39,7 +39,7 @@ from core import MultiGPUImageGenerator
 from core.engine.snapshot import EngineSnapshot
 from core.errors import MultiGPUError, StorageError
 
-SNAPSHOT_PATIENCE = 5.0  # seconds for the engine's thread to tell how things stand
+SNAPSHOT_PATIENCE = 20.0  # seconds for the engine's thread to tell how things stand
 GONE = ("given up", "stopped", "stopping", "drained")  # states of workers that work at nothing
 
 

@@ -32,7 +32,7 @@ from core.worker_spec import Role
 if TYPE_CHECKING:
     from core.edit_settings import EditModels
 
-PATIENCE = 5.0  # seconds for the first answer
+PATIENCE = 20.0  # seconds for the first answer, of a machine that may be busy
 _LAYERS: dict[Role, type[Section]] = {"generate": GenerationDefaults, "edit": EditDefaults}
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT, scaled
-from tests.conftest import JOBS_PROGRAM, LOCAL, Project, Run, Workplace
+from tests.conftest import JOBS_PROGRAM, LOCAL, PATIENCE, Project, Run, Workplace
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.warm_server import MARK
@@ -44,7 +44,10 @@ class Record:
 class Engine:
     """One engine at work in one folder. Leaving the context kills what is left of it."""
 
-    patience = 60.0  # seconds without progress that count as a hang
+    patience = PATIENCE  # seconds without progress that count as a hang
+    # Seconds within which nobody may be left of a command that was killed. Beside other tests a
+    # process may need some for its own death.
+    limit = scaled(30.0, LIMIT)
     # Of its workers. In the normal tests forks, which start at less cost; the files that attack
     # the start itself ask for `SPAWNED`, which is what simulated devices have without settings.
     start_method = scaled("forkserver", "auto")
@@ -133,8 +136,8 @@ class Engine:
         return [*found, *self.workplace.others()]
 
     def orphans(self) -> list[psutil.Process]:
-        """Who is still there `LIMIT` seconds after the end of the main process."""
-        end = time.monotonic() + LIMIT + self.workplace.grace
+        """Who is still there `limit` seconds after the end of the main process."""
+        end = time.monotonic() + self.limit + self.workplace.grace
         left = self.processes()
         while left and time.monotonic() < end:
             time.sleep(0.02)
@@ -369,6 +372,7 @@ class NaiveEngine(Engine):
     """The negative control, tests/chaos/naive_engine.py."""
 
     patience = 2.0
+    limit = LIMIT
 
     def start(self, *arguments: str) -> None:
         seconds = self.settings["simulated"]["seconds_per_megapixel_step"] * 64 * 64 / 1e6

@@ -132,7 +132,8 @@ def test_a_device_that_comes_back_is_used_again(
     verdict = Verdict("device faults cost no record", "a device lost for a while")
     flag = tmp_path / "lost"
     rules = {"restart_backoff": 0.1, "restarts_before_retirement": 50}
-    times = {**TIMES, "lost_while": {"cpu1": str(flag)}}
+    # The other one would need a minute and more for all of it.
+    times = {**TIMES, "lost_while": {"cpu1": str(flag)}, "slowness": {"cpu0": 20.0}}
     how = {"simulated": times, "supervision": rules}
     with RealEngine(tmp_path, pictures(TASKS * 5), 2, workplace, **how) as engine:
         engine.start("--log-level", "DEBUG")
@@ -154,11 +155,12 @@ def test_when_all_devices_are_lost_the_command_says_so(
 ) -> None:
     verdict = Verdict("device faults cost no record", "all devices lost")
     flag = tmp_path / "lost"
-    times = {**TIMES, "lost_while": {f"cpu{i}": str(flag) for i in range(2)}}
+    slow = {"seconds_per_megapixel_step": 250.0}  # a second a task: not all is done by then
+    times = {**TIMES, **slow, "lost_while": {f"cpu{i}": str(flag) for i in range(2)}}
     how = {"simulated": times, "supervision": RULES}
     with RealEngine(tmp_path, pictures(TASKS), 2, workplace, **how) as engine:
         engine.start()
-        wait_until(partial(has_drawn, engine, 5), "some pictures")
+        wait_until(partial(has_drawn, engine, 2), "some pictures")
         flag.touch()
         engine.wait()
         verdict.attempts = 1
@@ -167,6 +169,7 @@ def test_when_all_devices_are_lost_the_command_says_so(
         records = [r for r in engine.records() if r is not None]
         verdict.found("lost", TASKS - len({r.position for r in records}))
         flag.unlink()
+        engine.settings["simulated"] |= TIMES
         engine.start()  # the devices are back: the same command continues
         engine.wait()
         judge(engine, verdict)
@@ -180,7 +183,8 @@ def test_a_flapping_worker_backs_off_and_is_given_up(
     """It dies after every picture: each restart costs a load, and it never gets better."""
     verdict = Verdict("device faults cost no record", "a worker dies after every task")
     killed: set[int] = set()
-    times = {**TIMES, "slowness": {"cpu1": 25.0}}  # 0.5 s: it is killed before its second picture
+    # 0.5 s: it is killed before its second picture, long before the other one has done them all.
+    times = {**TIMES, "slowness": {"cpu0": 10.0, "cpu1": 25.0}}
     how = {"simulated": times, "supervision": RULES}
     with RealEngine(tmp_path, pictures(3000), 2, workplace, **how) as engine:
         engine.start("--log-level", "DEBUG")

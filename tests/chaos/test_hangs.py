@@ -25,7 +25,7 @@ TASK_SECONDS = 0.05
 PER_WORKER = int(4 * DEADLINE / TASK_SECONDS)  # tasks: some time before and after the hang
 MAX_LOSS = scaled(0.4, 0.1)  # of the others' throughput; one task is 3 % of a short window's
 REPEATS = range(scaled(1, 5))
-TRIES = range(3)  # beside other tests something else may have slowed them
+TRIES = range(scaled(6, 3))  # beside other tests something else may have slowed them
 
 
 @dataclass
@@ -70,10 +70,10 @@ def judge_hang(diary: Diary, worker: str, hung_at: float, verdict: Verdict) -> N
 
 
 def not_slowed(attack: Callable[[Path], Verdict], folder: Path) -> Verdict:
-    """The verdict of an attack, which is repeated where the others were slowed and nothing else."""
+    """The verdict of an attack, which is repeated where all that was found is that time passed."""
     for number in TRIES:
         verdict = attack(folder / str(number))
-        if verdict.violations.keys() != {"slowed"}:
+        if not verdict.violations or verdict.violations.keys() - {"slowed", "late"}:
             break
     return verdict
 

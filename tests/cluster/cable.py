@@ -9,7 +9,8 @@ import subprocess
 import time
 from itertools import count
 
-PATIENCE = 10.0  # seconds for a process to make a network of its own
+from tests.conftest import PATIENCE
+
 _numbers = count(os.getpid() % 8192 * 8)  # beside those of other processes that run tests
 
 

@@ -17,6 +17,8 @@ class ClusterRun:
         tasks: how many pictures.
         seconds: of device time for each.
         more: fields of each task.
+        held: its last task stands still, whoever has it, until the test has it go on: so the
+            command does not end before the test has done what it does to it.
     """
 
     def __init__(
@@ -26,15 +28,23 @@ class ClusterRun:
         tasks: int,
         seconds: float,
         more: dict[str, Any] | None = None,
+        held: bool = False,
         **settings: Any,
     ) -> None:
         self._project, self._tasks = project, tasks
         size = {"width": 64, "height": 64, "num_inference_steps": 1}
+        prompts = [f"p{i}" for i in range(tasks)]
+        if held:
+            prompts[-1] = "!stop:99"
+            settings["supervision"] = {"task_timeout": 1000.0, **settings.get("supervision", {})}
         self._file = project.write_tweets(
-            [{"prompt": f"p{i}", **size, **(more or {})} for i in range(tasks)]
+            [{"prompt": prompt, **size, **(more or {})} for prompt in prompts]
         )
         ray = {"address": cluster.address, **settings.pop("ray", {})}
-        times = {"seconds_per_megapixel_step": seconds / (64 * 64 / 1e6)}
+        times = {
+            "seconds_per_megapixel_step": seconds / (64 * 64 / 1e6),
+            **settings.pop("simulated", {}),
+        }
         self._settings = simulated(simulated=times, engine="ray", ray=ray, **settings)
         self.run: Run
 

@@ -8,6 +8,7 @@ import sys
 import threading
 
 from cluster.ray_environment import before_import
+from tests.cluster.patient_ray import patient
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
@@ -15,5 +16,6 @@ if __name__ == "__main__":
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
-    node = Node(RayParams(**arguments), head=False, shutdown_at_exit=True, spawn_reaper=True)
+    with patient():
+        node = Node(RayParams(**arguments), head=False, shutdown_at_exit=True, spawn_reaper=True)
     threading.Event().wait()

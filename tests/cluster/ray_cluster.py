@@ -26,6 +26,7 @@ from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
 from tests.cluster import warm_ray
 from tests.cluster.cable import Cable
+from tests.cluster.patient_ray import ENVIRONMENT, patient
 from tests.cluster.warm_ray_join import NAME
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.late_environment import FAULTS
@@ -33,6 +34,7 @@ from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
 GPUS = 2  # of a node
+TRIES = 3  # to start one
 # Of a head that does no work: a worker in reserve, the page, and who reads along in log files and
 # looks whether machines are to be rented. The latter two take a second of a core each minute.
 WITHOUT = {
@@ -69,15 +71,16 @@ class RayCluster:
             sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
             from ray.cluster_utils import Cluster
 
-            self._cluster: Any = Cluster(
-                initialize_head=True,
-                head_node_args={
-                    **self._arguments(0),
-                    "temp_dir": str(self._folder / "ray"),
-                    **WITHOUT,
-                    "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
-                },
-            )
+            with patient():
+                self._cluster: Any = Cluster(
+                    initialize_head=True,
+                    head_node_args={
+                        **self._arguments(0),
+                        "temp_dir": str(self._folder / "ray"),
+                        **WITHOUT,
+                        "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
+                    },
+                )
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []
         self.have(nodes)
@@ -92,7 +95,7 @@ class RayCluster:
         # What a test may have set for its own children, and what hides a machine's GPUs from it.
         for name in (*FAULTS, "CUDA_VISIBLE_DEVICES"):
             os.environ.pop(name, None)
-        os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
+        os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **ENVIRONMENT, **more}
         os.environ["RAY_TMPDIR"] = str(self._folder)
         before_import("127.0.0.1:0")
         try:
@@ -123,10 +126,25 @@ class RayCluster:
         if self._warm is None:
             with self._starting():
                 self._warm = warm_ray.start(self._mark)
-        with self._starting({**environment, **warm_ray.environment(self._mark)}):
-            node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
+        with self._starting({**environment, **warm_ray.environment(self._mark)}), patient():
+            node = self._started(given)
         self.nodes.append(node)
         return node
+
+    def _started(self, given: Mapping[str, Any]) -> Any:
+        """A node's processes. On a busy machine Ray may lose one while it starts it."""
+        for _ in range(TRIES - 1):
+            before = {*self.left()}
+            try:
+                return self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
+            except Exception as error:
+                if "timed out during startup" not in str(error):
+                    raise
+            for process in {*self.left()} - before:
+                with suppress(psutil.Error):
+                    if process.name() == "raylet":  # with which all of its node goes
+                        process.kill()
+        return self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
 
     def have(self, nodes: int) -> None:
         """Add nodes until there are so many; those that a failed test has left without life go."""

@@ -123,7 +123,10 @@ def test_where_another_job_was_quicker_on_one_node_the_next_one_is_asked(
     assert node.name == "b"
 
 
-def test_gpus_that_there_are_not_are_not_waited_for(cluster: Cluster) -> None:
+def test_gpus_that_there_are_not_are_not_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridges, "FREED", PATIENCE)
     cluster.nodes = [RayNode("1", "a", 3, 3, False)]
     began = time.monotonic()
     [node] = cluster.connected(CONNECT).nodes
@@ -145,7 +148,7 @@ def test_gpus_that_another_job_had_for_a_moment_are_tried_again(
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents are late soon."""
     for module in (placements, bridges):
-        monkeypatch.setattr(module, "PROMPT", 0.1)
+        monkeypatch.setattr(module, "PROMPT", 0.6)
 
 
 TWO = [RayNode(i, name, 2, 2, False) for i, name in (("1", "a"), ("2", "b"))]
@@ -176,7 +179,7 @@ def test_gpus_of_other_nodes_are_taken_in_place_of_those_of_one_that_does_not_co
     nodes = cluster.connected(CONNECT).nodes
     assert [node.name for node in nodes] == ["a", "c"] and not cluster.over.is_set()
     [said] = cluster.remarks
-    assert said.startswith("b: waited 0.1 s for its agent")
+    assert said.startswith("b: waited 0.6 s for its agent")
     cluster.over.set()
     wait_until(lambda: cluster.closed, "the end of the late agent")
     assert cluster.closed == ["b"]

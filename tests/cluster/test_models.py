@@ -122,12 +122,18 @@ def test_the_second_model_waits_for_the_line() -> None:
     assert begun.wait(PATIENCE)
 
 
-def test_a_fence_falls_when_nobody_speaks_and_not_before() -> None:
+def test_a_fence_falls_when_nobody_speaks_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that the test moves on."""
+    now, sleep = 0.0, time.sleep
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=lambda seconds: sleep(0.001))
+    monkeypatch.setattr("cluster.fence.time", clock)
     fallen = threading.Event()
-    fence = Fence(0.3, fallen.set)
-    for _ in range(8):
-        assert not fallen.wait(0.1)
+    fence = Fence(10.0, fallen.set)
+    for _ in range(3):
+        now += 9.0
+        assert not fallen.wait(0.02)
         fence.heard()
+    now += 11.0
     assert fallen.wait(PATIENCE)
 
 

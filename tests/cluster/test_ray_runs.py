@@ -14,12 +14,12 @@ import pytest
 from tests.both_engines import IN_FULL
 from tests.cluster.conftest import ClusterRun
 from tests.cluster.ray_cluster import RayCluster, hides, may_be_apart
-from tests.conftest import Project, wait_until, write_safetensors
+from tests.conftest import PATIENCE, Project, going_on, wait_until, write_safetensors
 
 
 def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, project: Project) -> None:
     """A worker, a node with all of its processes, and an agent are killed; a node joins."""
-    at_work = ClusterRun(project, ray_cluster, 320, 0.05).start()
+    at_work = ClusterRun(project, ray_cluster, 320, 0.05, held=True).start()
     first, second = ray_cluster.nodes
     wait_until(lambda: at_work.reaches(10), "the first pictures")
     random.choice(wait_until(lambda: ray_cluster.workers(first), "its workers")).kill()
@@ -30,10 +30,16 @@ def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, projec
     agent = ray_cluster.agent(second)
     assert ray_cluster.is_fork(agent)
     agent.kill()
-    at_work.check()
+    with going_on(partial(workers_of, ray_cluster)):
+        at_work.check()
     assert len(at_work.workers_by_node()) >= 2
     assert "joined with 2 devices" in at_work.run.errors
     assert "lost: " in at_work.run.errors
+
+
+def workers_of(cluster: RayCluster) -> list[psutil.Process]:
+    """Of all nodes."""
+    return [worker for node in list(cluster.nodes) for worker in cluster.workers(node)]
 
 
 def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewhere(
@@ -44,8 +50,8 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
         "ray": {"fence_timeout": 3},
         "scheduling": {"speculative_copies": False},
     }
-    at_work = ClusterRun(project, ray_cluster, 120, 0.1, **rules).start()
-    node = ray_cluster.nodes[0]
+    at_work = ClusterRun(project, ray_cluster, 120, 0.1, held=True, **rules).start()
+    node, other = ray_cluster.nodes
     # From then on each node has tasks in hand, whichever it is that is cut off.
     drawing = re.compile(r"s on (\S+)/cpu")
     wait_until(lambda: len({*drawing.findall(at_work.run.errors)}) == 2, "pictures of both nodes")
@@ -53,11 +59,12 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     agent = ray_cluster.agent(node)
     stopped = ray_cluster.stop(node)
     try:
-        at_work.check()
-        assert "was lost" in at_work.run.errors
+        wait_until(lambda: "was lost" in at_work.run.errors, "the loss")
+        with going_on(partial(ray_cluster.workers, other)):
+            at_work.check()
         for process in stopped:
             process.resume()
-        psutil.wait_procs([agent, *workers], timeout=15)
+        psutil.wait_procs([agent, *workers], timeout=PATIENCE)
         assert not any(process.is_running() for process in [agent, *workers])
     finally:
         ray_cluster.kill(node)  # Ray does not take it back
@@ -67,17 +74,20 @@ def test_a_killed_bridge_is_replaced_and_the_run_goes_on(
     ray_cluster: RayCluster, project: Project
 ) -> None:
     """Twice. Agents and workers that nobody hears any more are gone then."""
-    at_work = ClusterRun(project, ray_cluster, 100, 0.1).start()
+    at_work = ClusterRun(project, ray_cluster, 100, 0.1, held=True).start()
     main = psutil.Process(at_work.run.process.pid)
     for pictures in (8, 40):
         wait_until(partial(at_work.reaches, pictures), "pictures")
         agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
         theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
         ray_cluster.bridge(main).kill()
-        _, left = psutil.wait_procs(theirs, timeout=5)
+        _, left = psutil.wait_procs(theirs, timeout=PATIENCE)
         assert left == []
-    at_work.check()
-    assert at_work.run.errors.count("Connected to the cluster again") == 2
+    connected = "Connected to the cluster again"
+    wait_until(lambda: at_work.run.errors.count(connected) == 2, "the next bridge")
+    with going_on(partial(workers_of, ray_cluster)):
+        at_work.check()
+    assert at_work.run.errors.count(connected) == 2
 
 
 @IN_FULL
@@ -102,9 +112,18 @@ def test_a_node_that_sees_no_shared_folder_takes_part_in_the_same_run(
     lora = write_safetensors(tmp_path / "ink.safetensors")
     cache = Path(tempfile.mkdtemp(prefix="cache-", dir="/tmp"))
     hidden = ray_cluster.add_apart("hidden", hides(tmp_path))
+    # The others would take most of a minute for all of it, until it has its file.
+    fast = {"hidden/cpu0": 1.0, "hidden/cpu1": 1.0}
+    slowness = {"slowness": {"cpu0": 20.0, "cpu1": 20.0, **fast}}
     try:
         at_work = ClusterRun(
-            project, ray_cluster, 80, 0.1, {"lora_path": str(lora)}, ray={"cache_dir": str(cache)}
+            project,
+            ray_cluster,
+            80,
+            0.1,
+            {"lora_path": str(lora)},
+            ray={"cache_dir": str(cache)},
+            simulated=slowness,
         )
         at_work.start().check()
         assert at_work.workers_by_node()["hidden"] > 0

@@ -4,10 +4,10 @@ import json
 import random
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,7 +186,7 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
 
 
 TOY = """
-import sys, time, torch
+import os, signal, sys, threading, time, torch
 from pathlib import Path
 from demo_model import training_loop
 from demo_model.stage import publish, state_file
@@ -199,6 +199,15 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 average = training_loop.Average({"model": model}, 0.9)
 parts = {"model": model, "optimizer": optimizer, "average": average}
 loop = training_loop.Loop("toy", 200, 0, parts, state_file(out))
+def age():
+    return state_file(out).stat().st_mtime if state_file(out).exists() else 0.0
+def die(before):
+    while age() == before:
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[2]))
+    os.kill(os.getpid(), signal.SIGKILL)
+if len(sys.argv) > 2:
+    threading.Thread(target=die, args=[age()], daemon=True).start()
 for step in loop:
     time.sleep(0.003)
     loss = (model(torch.randn(8, 20)) - loop.rng.random()).square().mean() * loop.rate(step)
@@ -220,12 +229,8 @@ def test_a_training_killed_at_any_moment_ends_like_one_that_was_not(
     toy.write_text(f"import sys\nsys.path.insert(0, {str(PROJECT)!r})\n{TOY}")
     out, said = models / "killed", ""
     for _ in range(2):
-        run = project.execute(toy, [str(out)], "models")
-        before = _age(models / "killed.state")
-        while run.process.poll() is None and _age(models / "killed.state") == before:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.15))
-        run.process.kill()
+        moment = str(rng.uniform(0, 0.15))  # seconds after its next state is there
+        run = project.execute(toy, [str(out), moment], "models")
         assert run.finish() == -signal.SIGKILL, run.errors
         said += run.output
     last = project.execute(toy, [str(out)], "models")
@@ -243,20 +248,22 @@ def test_a_training_killed_at_any_moment_ends_like_one_that_was_not(
     assert sorted(p.name for p in models.iterdir()) == ["killed", "whole"]
 
 
-def _age(file: Path) -> float:
-    return file.stat().st_mtime if file.exists() else 0.0
-
-
-def test_a_training_ends_on_time_with_its_rate_run_down(tmp_path: Path) -> None:
+def test_a_training_ends_on_time_with_its_rate_run_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that the test moves on."""
     model = torch.nn.Linear(2, 2)
-    until = time.time() + 0.5
+    now = 1000.0
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr("demo_model.training_loop.time", clock)
+    until = now + 0.5
     loop = Loop("test", 10**6, 0, {"model": model}, tmp_path / "model.state", until)
     rates, begun = [], []
     for step in loop:
-        begun.append(time.time())
+        begun.append(now)
         rates.append(loop.rate(step, warm_up=1))
-        time.sleep(0.01)
-    assert until <= time.time()
+        now += 0.01
+    assert until <= now
     assert sum(moment >= until for moment in begun) <= 1
     assert rates[0] == 1 and rates[-1] < 0.3 and rates == sorted(rates, reverse=True)
     again = Loop("test", 10**6, 0, {"model": model}, tmp_path / "model.state", until)

@@ -22,12 +22,11 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 from tests.chaos.scale import FULL
-from tests.conftest import PROJECT, forking, simulated, wait_until
+from tests.conftest import PATIENCE, PROJECT, forking, simulated, wait_until
 from tests.server.conftest import ADDRESS
 
 FILE = PROJECT / "deploy" / "Containerfile"
 IGNORED = PROJECT / ".containerignore"
-PATIENCE = 60.0  # seconds
 
 
 class Container:
@@ -83,7 +82,7 @@ def container(tmp_path: Path) -> Container:
 
 def test_the_linter_has_nothing_to_say() -> None:
     linter = Path(sys.executable).with_name("hadolint")
-    run = subprocess.run([linter, FILE], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([linter, FILE], capture_output=True, text=True, timeout=PATIENCE)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import yaml
 
-from tests.conftest import forking, simulated
+from tests.conftest import PATIENCE, forking, simulated
 from tests.deploy.units import DEPLOY, UNITS, Manager, Unit, seconds
 
 MOST_EXPOSED = 25  # tenths, as `systemd-analyze security` counts; 20 as shipped
@@ -118,7 +118,7 @@ def analyze(*arguments: str, runtime: Path) -> "subprocess.CompletedProcess[str]
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,7 +23,7 @@ from apps.gallery.timeline import sessions_of
 from core.events import WorkerState
 from core.store.ledger import Ledger
 from core.store.ledger_reading import RecordedLease
-from tests.conftest import PROJECT, wait_until
+from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.gallery.conftest import run_edits, run_tweets
 
 SMALL = {"width": 32, "height": 32}
@@ -196,9 +198,10 @@ def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Pa
     folder = Path(shutil.copytree(drawn, tmp_path / "out"))
     (folder / INDEX).unlink()
     follower = subprocess.Popen(
-        [sys.executable, "-m", "apps.gallery.follower", str(folder), "60"],
+        [sys.executable, "-m", "apps.gallery.follower", str(folder), f"{PATIENCE}"],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
+        start_new_session=True,  # as a run starts it: its priority is one within its session
     )
     try:
         wait_until((folder / INDEX).is_file, "the page")
@@ -208,7 +211,7 @@ def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Pa
         ledger.close()  # a lease that is open: as a killed run leaves it
         assert follower.stdin is not None
         follower.stdin.close()
-        assert follower.wait(30) == 0
+        assert follower.wait(PATIENCE) == 0
     finally:
         follower.kill()
     assert states(folder / INDEX).count("waiting") == 1
@@ -222,18 +225,50 @@ def test_a_page_that_takes_long_is_given_up_with_the_run_that_was_killed(
     (folder / INDEX).unlink()
     os.mkfifo(folder / INDEX)  # who reads it waits for who writes to it
     follower = subprocess.Popen(
-        [sys.executable, "-m", "apps.gallery.follower", str(folder)],
+        [sys.executable, "-m", "apps.gallery.follower", str(folder), "1"],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
+        start_new_session=True,  # as a run starts it: its priority is one within its session
     )
     try:
         pipe = wait_until(lambda: opened_for_a_reader(folder / INDEX), "the page to be read")
         assert follower.stdin is not None
         follower.stdin.close()
-        assert follower.wait(30) == 1
+        assert follower.wait(PATIENCE) == 1
         os.close(pipe)
     finally:
         follower.kill()
+
+
+MUCH_TO_DO = """
+import sys
+from types import SimpleNamespace
+from apps.gallery import follower
+
+class Endless:
+    def __init__(self, folder):
+        pass
+
+    def write(self, running=False):
+        while not running:
+            pass
+        return SimpleNamespace(items=())
+
+follower.GalleryWriter = Endless
+sys.exit(follower.main())
+"""
+
+
+def test_a_page_that_is_much_work_is_given_up_with_the_run_that_was_killed(tmp_path: Path) -> None:
+    """However many seconds it may take: they are few where the machine is idle."""
+    done = subprocess.run(
+        [sys.executable, "-c", MUCH_TO_DO, str(tmp_path), "36000"],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,  # the run is gone
+        start_new_session=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
 
 
 def opened_for_a_reader(pipe: Path) -> int | None:
@@ -255,6 +290,30 @@ def test_a_long_run_is_followed_and_its_small_copies_are_there_at_its_end(
     assert live.page == folder / INDEX
     assert len(states(folder / INDEX)) == 28 and list((folder / HIDDEN).rglob("*.jpg"))
     assert '"worker": "cpu0"' in (folder / HIDDEN / "workers.jsonl").read_text("utf-8")
+
+
+def follower_of_this_process() -> psutil.Process | None:
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "apps.gallery.follower" in child.cmdline():
+                return child
+    return None
+
+
+def test_a_run_writes_the_last_page_itself_where_what_follows_it_gets_no_time(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lowest priority is none at all beside processes that leave no core idle."""
+    monkeypatch.setattr("apps.gallery.live.PATIENCE", 0.1)
+    folder = Path(shutil.copytree(drawn, tmp_path / "out"))
+    (folder / INDEX).unlink()
+    with LiveGallery(folder, follow_after=0) as live:
+        live.hear(WorkerState("cpu0", "ready"))
+        follower = wait_until(follower_of_this_process, "the process")
+        follower.suspend()
+    assert live.page == folder / INDEX and len(states(folder / INDEX)) == 28
+    assert '"running":false' in (folder / INDEX).read_text("utf-8")
+    assert not follower.is_running()
 
 
 def lease(key: str, worker: str, given: float, ended: float | None, outcome: str | None) -> Any:

@@ -20,6 +20,23 @@ from tests.inline_backend import InlineBackend
 from tests.server.browser import shown
 from tests.server.test_page_access import DESKTOP, PHONE, RULES
 
+LISTEN = """() => {
+    window.said = [];
+    new MutationObserver((changes) => {
+        for (const { target } of changes) window.said.push(target.textContent);
+    }).observe(document.body, { childList: true, subtree: true });
+}"""
+
+
+def copied(page: Page, words: str) -> str:
+    """What is in the clipboard after a press of a button, which said so for a moment."""
+    page.evaluate(LISTEN)
+    page.get_by_role("dialog").get_by_role("button", name=words).click()
+    expect(page.locator("#news")).to_have_text(f"{words}: copied.")
+    assert "Copied" in page.evaluate("window.said")
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
 
 def names(page: Page) -> list[str]:
     """What the tiles show, in their order."""
@@ -76,25 +93,17 @@ def test_a_picture_tells_all_and_its_texts_can_be_copied(drawn: Path, open_page:
     dialog = page.get_by_role("dialog")
     for text in (QUOTES, str(SEED), "32 × 32", "cpu0"):
         expect(dialog.get_by_text(text, exact=True)).to_be_visible()
-    read = "navigator.clipboard.readText()"
-    dialog.get_by_role("button", name="Copy the prompt").click()
-    expect(dialog.get_by_text("Copied")).to_be_visible()
-    assert page.evaluate(read) == QUOTES
-    dialog.get_by_role("button", name="Copy the command").click()
-    expect(dialog.get_by_text("Copied")).to_have_count(2)
-    assert shlex.split(page.evaluate(read))[2:] == ["--from-png", str(drawn / "a_b_03.png")]
-    dialog.get_by_role("button", name="Copy the task").click()
-    expect(dialog.get_by_text("Copied")).to_have_count(3)
-    task = json.loads(page.evaluate(read))
+    assert copied(page, "Copy the prompt") == QUOTES
+    command = shlex.split(copied(page, "Copy the command"))
+    assert command[2:] == ["--from-png", str(drawn / "a_b_03.png")]
+    task = json.loads(copied(page, "Copy the task"))
     assert (task["prompt"], task["seed"], task["width"]) == (QUOTES, SEED, 32)
 
 
 def test_a_picture_that_failed_has_a_command_with_its_task(drawn: Path, open_page: Open) -> None:
     page = open_page(drawn, permissions=["clipboard-read", "clipboard-write"])
     page.get_by_title("!nan one", exact=True).click()
-    page.get_by_role("button", name="Copy the command").click()
-    expect(page.get_by_role("dialog").get_by_text("Copied")).to_be_visible()
-    command = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    command = shlex.split(copied(page, "Copy the command"))
     [task] = json.loads(command[2])  # of: printf %s TASK > again.json && python …
     assert (task["prompt"], task["seed"], task["width"]) == ("!nan one", 42 + 25, 32)
 
@@ -104,9 +113,7 @@ def test_an_edit_has_the_command_that_makes_it_again(
 ) -> None:
     page = open_page(edited, permissions=["clipboard-read", "clipboard-write"])
     page.get_by_title("make it night", exact=True).first.click()
-    page.get_by_role("button", name="Copy the command").click()
-    expect(page.get_by_role("dialog").get_by_text("Copied")).to_be_visible()
-    python, script, *arguments = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    python, script, *arguments = shlex.split(copied(page, "Copy the command"))
     assert (python, script, arguments[0]) == ("python", "edit_images.py", "--from-png")
     config = tmp_path / "settings.yaml"
     config.write_text("{model: simulated, gallery: false, editor: {model: simulated}}")

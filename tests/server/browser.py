@@ -1,15 +1,20 @@
 """Chromium as the page's users have it: pages, and what they should not have said or asked for."""
 
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-PATIENCE = 20_000  # milliseconds until what should be seen is missed
+from tests.conftest import PATIENCE
+
+MILLISECONDS = 1000 * PATIENCE  # until what should be seen is missed
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Fewer processes: a page takes a third less of a core without one that plays a GPU, one for the
 # network, and one for each site.
@@ -36,9 +41,11 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get(NEEDED):
             pytest.fail(reason)
         pytest.skip(reason)
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=MILLISECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=found, args=FLAGS, timeout=MILLISECONDS
+        )
         yield browser
         browser.close()
 
@@ -63,13 +70,21 @@ class Watched:
         width: int = 1280,
         height: int = 900,
         own: str | None = None,
+        constants: Mapping[str, int] = MappingProxyType({}),
         **options: Any,
     ) -> Page:
-        """Open a page; `own` is where it may ask for more, by default below its URL."""
+        """Open a page.
+
+        Args:
+            own: where it may ask for more, by default below its URL.
+            constants: values that its scripts have here, where their own are a matter of time.
+        """
         context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
         self._contexts.append(context)
+        if constants:
+            context.route("**/*.js", partial(_with_constants, constants))
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(MILLISECONDS)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._note)
         page.on("request", lambda request: self._check(request.url, own or url))
@@ -91,6 +106,14 @@ class Watched:
             for page in context.pages:
                 page.unroute_all(behavior="ignoreErrors")  # an answer may be on its way
             context.close()
+
+
+def _with_constants(constants: Mapping[str, int], route: Route) -> None:
+    answer = route.fetch()
+    text = answer.text()
+    for name, value in constants.items():
+        text = re.sub(rf"(?m)^const {name} = [\d_]+;", f"const {name} = {value};", text)
+    route.fulfill(response=answer, body=text)
 
 
 def picture(page: Page, prompt: str) -> Locator:

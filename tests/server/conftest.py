@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import psutil
 import pytest
 import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
-from tests.conftest import LOCAL, PROJECT, WARM, Workplace, forking, kind_of, wait_until
+from tests.conftest import LOCAL, PATIENCE, PROJECT, WARM, Workplace, forking, kind_of, wait_until
 from tests.server.in_process import Application, client_of
 from tests.server.sketching import Sketching
 from tests.warm_commands import WarmCommand
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SCRIPT = PROJECT / "serve.py"
 ADDRESS = re.compile(r"Serving on (http://\S+)")
-PATIENCE = 60.0  # seconds
 STARTS = itertools.count(1)
 
 
@@ -90,6 +90,11 @@ class Daemon:
     def client(self, **options: Any) -> httpx2.Client:
         """A client of its address."""
         return client_of(self.url, **options)
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes."""
+        assert self.process is not None
+        return self.workplace.workers(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL, as a machine that runs out of memory does it: workers end by themselves."""

@@ -1,6 +1,8 @@
 """The official client of a daemon, and what its pictures say."""
 
 import base64
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,7 +15,8 @@ from openai import OpenAI
 from PIL import Image
 
 from core.store.provenance import read_provenance
-from tests.server.conftest import PATIENCE, Daemon
+from tests.conftest import PATIENCE
+from tests.server.conftest import Daemon
 
 SMALL: dict[str, Any] = {"size": "32x32"}
 
@@ -30,6 +33,19 @@ def openai_client(daemon: Daemon) -> Iterator[OpenAI]:
         _strict_response_validation=True,
     ) as client:
         yield client
+
+
+@contextmanager
+def asked(daemon: Daemon, place: str, body: dict[str, Any], **headers: str) -> Iterator[None]:
+    """A client that has asked for something, and leaves without an answer."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    content = json.dumps(body).encode()
+    fields = {"Host": host, "Content-Type": "application/json", **headers}
+    lines = [f"{name}: {value}" for name, value in fields.items()]
+    head = "\r\n".join([f"POST {place} HTTP/1.1", *lines, f"Content-Length: {len(content)}"])
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode() + content)
+        yield
 
 
 def picture(item: Any) -> Image.Image:

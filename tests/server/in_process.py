@@ -25,10 +25,9 @@ from core import MultiGPUImageGenerator
 from core.engine.backend import WorkerBackend
 from core.store.outputs import write_atomically
 from core.worker_spec import Role
-from tests.conftest import simulated, wait_until
+from tests.conftest import PATIENCE, simulated, wait_until
 from tests.inline_backend import InlineBackend
 
-PATIENCE = 60.0  # seconds
 OTHERS = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
 
 

@@ -209,7 +209,7 @@ def test_a_cancelled_batch_keeps_what_is_done_and_accounts_for_the_rest(client: 
 
 
 def test_a_direct_request_does_not_wait_for_a_batch(client: OpenAI) -> None:
-    batch = send(client, [request(str(n), **SLOW) for n in range(40)])
+    batch = send(client, [request(str(n), **SLOW) for n in range(300)])
     answer = client.images.generate(prompt="at once", size="32x32")
     assert answer.data
     assert client.batches.retrieve(batch.id).status == "in_progress"
@@ -299,7 +299,7 @@ def test_a_batch_whose_time_is_up_accounts_for_every_request(daemon: Daemon) -> 
     daemon.settings = SETTINGS
     daemon.start("--drain-timeout", "0")
     with openai_client(daemon) as client:
-        batch = send(client, [request(str(n), **SLOW) for n in range(30)])
+        batch = send(client, [request(str(n), **SLOW) for n in range(150)])
         wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
     assert daemon.stop() == 0, daemon.log
     [record] = (daemon.output / "batches").glob("*/batch.json")
@@ -311,7 +311,7 @@ def test_a_batch_whose_time_is_up_accounts_for_every_request(daemon: Daemon) -> 
         good, bad = lines_of(client, done.output_file_id), lines_of(client, done.error_file_id)
     assert done.status == "expired" and done.expired_at is not None
     assert good and {line["error"]["code"] for line in bad} == {"batch_expired"}
-    assert len(good) + len(bad) == 30
+    assert len(good) + len(bad) == 150
 
 
 def test_a_batch_waits_where_the_queue_is_full_and_fits_into_a_small_one(daemon: Daemon) -> None:

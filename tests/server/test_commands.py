@@ -20,7 +20,16 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import PROTOCOL
 from core.remote.socket_place import FOLDER, NAME
 from core.store.provenance import read_provenance
-from tests.conftest import Project, Run, simulated, wait_until, write_safetensors
+from tests.conftest import (
+    HELD,
+    Project,
+    Run,
+    going_on,
+    simulated,
+    standing_still,
+    wait_until,
+    write_safetensors,
+)
 from tests.edit_world import Bench, pair
 from tests.server.conftest import Daemon
 
@@ -79,6 +88,13 @@ def run(project: Project, daemon: Daemon | None, *arguments: str, **changes: Any
 
 def tweets(count: int, **fields: Any) -> list[dict[str, Any]]:
     return [{"prompt": f"house {n}", **SMALL, **fields} for n in range(count)]
+
+
+def tweets_held(count: int, place: int) -> list[dict[str, Any]]:
+    """Tweets of which one stands still on its worker, until the test has it go on."""
+    given = tweets(count)
+    given[place]["prompt"] = f"{HELD} {given[place]['prompt']}"
+    return given
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:
@@ -185,25 +201,33 @@ def test_a_run_goes_on_with_and_without_the_daemon(shared: Daemon, project: Proj
 def test_ctrl_c_finishes_what_runs_and_the_command_goes_on_later(
     slow: Daemon, project: Project
 ) -> None:
-    project.write_tweets(tweets(ONE_JOB))
+    project.write_tweets(tweets_held(ONE_JOB, 3))
     started = start(project, slow)
     wait_until(lambda: f"[2/{ONE_JOB}]" in started.errors, "two pictures")
+    wait_until(lambda: standing_still(slow.workers()), "the worker of another one")
     started.interrupt()
-    assert started.finish() == 130
+    with slow.client() as client:  # until the daemon was told
+
+        def is_told() -> bool:
+            return all(job.get("cancelling") for job in client.get("/v1/jobs").json()["data"])
+
+        wait_until(is_told, "its cancelling")
+    with going_on(slow.workers):
+        assert started.finish() == 130
     done = len(contents(project.pictures, ".png"))
     statuses = [record["status"] for record in project.records()]
     assert 2 <= done < ONE_JOB
     assert statuses.count("done") == done and statuses.count("interrupted") == ONE_JOB - done
     assert "Continue later with" in started.errors
     assert not project.leftovers()
-    with slow.client() as client:  # the daemon was told, too
+    with slow.client() as client:
         wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of its job")
     assert run(project, slow, "--limit", str(done + 2)) == 0
     assert [r["status"] for r in project.records()] == ["skipped"] * done + ["done"] * 2
 
 
 def test_ctrl_c_twice_ends_at_once(slow: Daemon, project: Project) -> None:
-    project.write_tweets(tweets(3, width=512, height=256))  # 10 s each
+    project.write_tweets(tweets_held(3, 0))
     started = start(project, slow)
     wait_until(
         lambda: ".partial" in str(os.listdir(slow.output)) or _runs(slow), "a task that runs"
@@ -224,13 +248,14 @@ def _runs(daemon: Daemon) -> Any:
 def test_a_killed_daemon_that_comes_back_costs_a_command_nothing(
     slow: Daemon, project: Project
 ) -> None:
-    project.write_tweets(tweets(12))
+    project.write_tweets(tweets_held(12, 4))
     started = start(project, slow)
     wait_until(lambda: "[3/12]" in started.errors, "three pictures")
     slow.kill()
     wait_until(lambda: "does not answer" in started.errors, "the command's notice")
     slow.start()
-    assert started.finish() == 0, started.errors
+    with going_on(slow.workers):
+        assert started.finish() == 0, started.errors
     assert [r["status"] for r in project.records()] == ["done"] * 12
     assert started.errors.count("] tweets_") == 12, started.errors
     assert started.errors.count("The server is there again.") == 1, started.errors
@@ -240,7 +265,7 @@ def test_a_killed_daemon_that_comes_back_costs_a_command_nothing(
 def test_a_daemon_that_stays_away_ends_a_command_with_what_it_has(
     slow: Daemon, project: Project
 ) -> None:
-    project.write_tweets(tweets(ONE_JOB))
+    project.write_tweets(tweets_held(ONE_JOB, 4))
     started = start(project, slow, server_timeout=1.5)
     wait_until(lambda: f"[3/{ONE_JOB}]" in started.errors, "three pictures")
     slow.kill()
@@ -258,7 +283,8 @@ def test_a_daemon_that_stays_away_ends_a_command_with_what_it_has(
     assert errors == {"Not finished: the server went away. Run again to continue."}
     assert not project.leftovers()
     slow.start().found()
-    assert run(project, slow, "--limit", str(len(before) + 1)) == 0
+    with going_on(slow.workers):
+        assert run(project, slow, "--limit", str(len(before) + 1)) == 0
     statuses = [record["status"] for record in project.records()]
     assert statuses == ["skipped"] * len(before) + ["done"]
     assert before.items() <= contents(project.pictures, ".png").items()
@@ -441,10 +467,11 @@ def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project
     project.write_tweets(tweets(200))
     started = start(project, slow)
     wait_until(lambda: "[2/200]" in started.errors, "two pictures")
+    with slow.client() as client:
+        assert client.get("/v1/jobs").json()["data"]
     started.process.kill()
     started.finish()
     with slow.client() as client:
-        assert client.get("/v1/jobs").json()["data"]
         wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of its jobs")
     assert not list((slow.output / "jobs").rglob("*.png"))
 

@@ -143,7 +143,7 @@ def test_the_place_in_the_queue_is_told_as_it_changes(
 def test_a_stream_goes_on_after_the_daemon_was_killed(daemon: Daemon) -> None:
     daemon.settings = {"simulated": {"seconds_per_megapixel_step": 20.0}}
     daemon.start()
-    tasks = [{"prompt": f"{n}", "width": 128, "height": 128} for n in range(12)]
+    tasks = [{"prompt": f"{n}", "width": 128, "height": 128} for n in range(90)]
     seen: list[str] = []
     with daemon.client() as client:
         job = client.post("/v1/jobs", json={"tasks": tasks}).json()["id"]
@@ -164,6 +164,7 @@ def test_a_stream_goes_on_after_the_daemon_was_killed(daemon: Daemon) -> None:
         assert next(listener)["event"] == "job"
         assert daemon.stop() == 0  # a stream that is open holds nobody up
         assert all(event["event"] != "end" for event in listener)
+    daemon.settings = {}  # what is left of it now in no time
     daemon.start()
     with daemon.client() as client:
         events = list(stream(client, job, last=seen[-1]))

@@ -14,7 +14,7 @@ from apps.server.errors import ApiError
 from apps.server.safety.key_command import main
 from apps.server.safety.keys import FILE_NAME, ApiKeys, add_key, read_keys
 from core.errors import InputError
-from tests.conftest import PROJECT
+from tests.conftest import PATIENCE, PROJECT
 
 
 def keys(folder: Path, *words: str) -> int:
@@ -55,7 +55,7 @@ def test_keys_are_made_listed_replaced_and_ended(
 def test_keys_wait_for_nothing_of_what_a_daemon_is_made_of(tmp_path: Path) -> None:
     line = ["-X", "importtime", "serve.py", "keys", "list", "--output-dir", str(tmp_path)]
     run = subprocess.run(
-        [sys.executable, *line], cwd=PROJECT, text=True, capture_output=True, timeout=60
+        [sys.executable, *line], cwd=PROJECT, text=True, capture_output=True, timeout=PATIENCE
     )
     assert run.returncode == 0 and "There are no keys in" in run.stderr
     imported = set(re.findall(r"[|] +(\w+)$", run.stderr, re.MULTILINE))

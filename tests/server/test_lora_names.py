@@ -15,7 +15,7 @@ from apps.server.lora_models import LoraModels
 from apps.server.loras import Loras, view
 from apps.server.task_requests import CheckedTasks, Pictures, TaskRequests
 from core import MultiGPUImageGenerator
-from tests.conftest import PROJECT
+from tests.conftest import PATIENCE, PROJECT
 
 
 def write(file: Path, tensors: dict[str, list[int]] | None = None, **said: str) -> Path:
@@ -162,7 +162,7 @@ def test_others_are_served_while_a_lora_is_looked_for(tmp_path: Path) -> None:
         """The models are not known before others were served, as where a batch is being planned."""
 
         def resolve(self, name: str, param: str, kind: str) -> str:
-            assert served.wait(10), "nobody was served meanwhile"
+            assert served.wait(PATIENCE), "nobody was served meanwhile"
             return f"/loras/{name}"
 
     async def check() -> CheckedTasks:

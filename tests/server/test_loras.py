@@ -201,7 +201,7 @@ def test_the_daemon_serves_before_it_has_compared_its_loras(
 
     def left_out(*_: object) -> None:
         """The models are not known before the jobs of before are planned."""
-        assert served.wait(10), "nobody was served meanwhile"
+        assert served.wait(PATIENCE), "nobody was served meanwhile"
 
     monkeypatch.setattr(LoraModels, "left_out", left_out)
     with Application(tmp_path, lora_dir=str(folder)) as daemon, daemon.client() as client:

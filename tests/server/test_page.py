@@ -94,7 +94,7 @@ def test_an_empty_gallery_invites_and_draws_its_example(browser: Browser, tmp_pa
         daemon.kill()
         expect(page.get_by_text("The server does not answer")).to_be_visible()
         daemon.start("--port", daemon.url.rpartition(":")[2])
-        expect(page.get_by_text("The server does not answer")).to_be_hidden(timeout=30_000)
+        expect(page.get_by_text("The server does not answer")).to_be_hidden()
         with daemon.client() as client:
             run(client, {"prompt": "after the break"})
         shown(picture(page, "after the break"))
@@ -286,16 +286,25 @@ def test_workers_and_queue_are_live_and_a_job_can_be_cancelled(
     for label, name in (("Width", "width"), ("Height", "height")):
         page.get_by_label(label).fill(str(SLOW[name]))
     page.get_by_label("Steps", exact=True).fill("20")
-    page.get_by_label("how many").fill("6")
-    page.get_by_role("button", name="Draw 6").click()
+    page.get_by_label("how many").fill("100")  # minutes of work
+    page.get_by_role("button", name="Draw 100").click()
     workers = page.get_by_role("region", name="Workers")
     expect(workers.get_by_text("of 20").first).to_contain_text("step")
     expect(workers.get_by_text("working")).to_have_count(2)
     queue = page.get_by_role("region", name="Queue")
     expect(queue.get_by_text("slow slow").first).to_be_visible()
-    queue.get_by_role("button", name="Cancel").click()
-    queue.get_by_role("button", name="Cancel").click()
-    expect(queue.get_by_text("Nothing waits.")).to_be_visible(timeout=30_000)
+    button = queue.get_by_role("button", name="Cancel")
+
+    def is_cancelled() -> bool:
+        """Two presses that come soon after each other; whoever is held up presses again."""
+        for _ in range(2):
+            if button.count() and button.is_enabled():
+                button.click()
+        job = client.get("/v1/jobs?limit=1").json()["data"][0]
+        return bool(job.get("cancelling") or job["ended_at"])
+
+    wait_until(is_cancelled, "the cancelling")
+    expect(queue.get_by_text("Nothing waits.")).to_be_visible()
     # What the workers have is finished: two tasks that run, and perhaps the next one of each.
     assert len(client.get("/v1/results", params={"outcome": "cancelled"}).json()["data"]) >= 2
 
@@ -309,6 +318,7 @@ def test_news_wait_for_whoever_looks_further_down_and_are_told_sparingly(
     page.evaluate(
         """() => {
             window.told = 0;
+            window.began = performance.now();
             const news = document.getElementById("news");
             new MutationObserver(() => window.told++).observe(news, { childList: true });
             window.scrollTo(0, 1500);
@@ -320,4 +330,5 @@ def test_news_wait_for_whoever_looks_further_down_and_are_told_sparingly(
     page.get_by_role("button", name="Show 40 new pictures").click()
     expect(picture(page, "fresh 39")).to_be_visible()
     expect(page.locator("#news")).to_contain_text("pictures finished")
-    assert page.evaluate("window.told") <= 2
+    told, seconds = page.evaluate("[window.told, (performance.now() - window.began) / 1000]")
+    assert told <= 1 + seconds / 5

@@ -14,10 +14,10 @@ from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expe
 
 from apps.server.records import StoredJob
 from apps.server.safety.keys import add_key, revoke_key
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE, wait_until
 from tests.server.browser import COUNT_TILES, Watched, picture, shown
 from tests.server.conftest import Daemon
-from tests.server.in_process import PATIENCE, Application, data_url
+from tests.server.in_process import Application, data_url
 from tests.server.sketching import STEPS, Sketching
 
 COUNT_NEWS = """() => {
@@ -102,7 +102,7 @@ def test_a_picture_whose_news_come_after_the_queue_was_read_stays_where_it_is(
         return await read(job, position)
 
     monkeypatch.setattr(application.service, "task", late)
-    page = pages.open(application.url)
+    page = pages.open(application.url, constants={"ON_ITS_WAY": 3_600_000})
     tasks = [{"prompt": "a slow house"}, {"prompt": "a slower one"}]
     client.post("/v1/jobs", json={"tasks": tasks}).raise_for_status()
     expect(tile(page, "a slow house")).to_contain_text("Step 1")
@@ -121,7 +121,7 @@ def test_a_picture_whose_end_was_not_heard_of_is_not_drawn_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     played, application, _ = sketching
-    page = pages.open(application.url)
+    page = pages.open(application.url, constants={"ON_ITS_WAY": 1_000})
     draw(page, "a slow house")
     expect(tile(page, "a slow house")).to_contain_text("Step 1")
     monkeypatch.setattr(application.service.feed, "tell", lambda *_: None)

@@ -174,12 +174,13 @@ def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: D
 
 @ON_BOTH
 def test_a_stop_leaves_a_cancelled_job_cancelled(daemon: Daemon) -> None:
-    daemon.settings = {"simulated": {"seconds_per_megapixel_step": 250.0}}
+    daemon.settings = {"simulated": {"seconds_per_megapixel_step": 1e6}}  # an hour each
     daemon.start()
     with daemon.client() as client:
         job = client.post("/v1/jobs", json=tasks(5)).json()["id"]
         assert client.delete(f"/v1/jobs/{job}").json()["cancelling"]
     daemon.kill()
+    daemon.settings = {}
     daemon.start()
     with daemon.client() as client:
         ended = finished(client, job)

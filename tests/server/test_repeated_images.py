@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -12,10 +11,10 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.conftest import wait_until
+from tests.conftest import HELD, going_on, standing_still, wait_until
 from tests.server.batch_files import data_url
 from tests.server.conftest import Daemon
-from tests.server.image_clients import SMALL, openai_client, png
+from tests.server.image_clients import SMALL, asked, openai_client, png
 
 RATE = 60.0  # device seconds for a megapixel and step: 0.06 s for 32 x 32
 SLOW: dict[str, Any] = {"size": "128x128"}  # a second
@@ -148,14 +147,12 @@ def test_a_stream_comes_again_with_its_pictures(daemon: Daemon) -> None:
 
 def test_a_client_that_was_cut_off_comes_back_for_its_picture(daemon: Daemon) -> None:
     """What it asked for is drawn although nobody waits for it."""
-    with daemon.client() as client:
-        with suppress(httpx2.ReadTimeout), client.stream(
-            "POST", GENERATIONS, json={"prompt": "a tower", "n": 2, **SLOW}, headers=key("cut"),
-            timeout=0.5,
-        ):  # fmt: skip
-            pass
-        wait_until(lambda: "generations 499" in daemon.log, "the end of the connection")
-        answer = ask(client, "cut", prompt="a tower", n=2, **SLOW)
+    body = {"prompt": f"{HELD} a tower", "n": 2, **SMALL}
+    with asked(daemon, GENERATIONS, body, **key("cut")):
+        wait_until(lambda: standing_still(daemon.workers()), "a picture that is under way")
+    wait_until(lambda: "generations 499" in daemon.log, "the end of the connection")
+    with going_on(daemon.workers), daemon.client() as client:
+        answer = ask(client, "cut", **body)
     assert answer.status_code == 200 and len(answer.json()["data"]) == 2
     assert drawn(daemon, "a tower") == 2
 
@@ -183,21 +180,19 @@ def test_a_killed_daemon_draws_what_was_asked_for_once(daemon: Daemon) -> None:
     """Before its end, and after the next start: one answer, one set of pictures."""
     with daemon.client() as client:
         before = ask(client, "before", prompt="an old oak").raise_for_status().json()
-        with suppress(httpx2.HTTPError), client.stream(
-            "POST", GENERATIONS, json={"prompt": "a young oak", "n": 2, **SLOW},
-            headers=key("across"), timeout=0.5,
-        ):  # fmt: skip
-            pass
-    daemon.kill()
+    body = {"prompt": f"{HELD} a young oak", "n": 2, **SMALL}
+    with asked(daemon, GENERATIONS, body, **key("across")):
+        wait_until(lambda: standing_still(daemon.workers()), "a picture that is under way")
+        daemon.kill()
     daemon.start()
-    with daemon.client() as client:
+    with going_on(daemon.workers), daemon.client() as client:
         assert ask(client, "before", prompt="an old oak").json() == before
         other = ask(client, "before", prompt="a new oak")
         assert other.status_code == 409
-        across = ask(client, "across", prompt="a young oak", n=2, **SLOW)
+        across = ask(client, "across", **body)
         assert across.headers["idempotent-replayed"] == "true"
         assert len(across.raise_for_status().json()["data"]) == 2
-        stream = ask(client, "across", prompt="a young oak", n=2, stream=True, **SLOW)
+        stream = ask(client, "across", stream=True, **body)
         assert stream.status_code == 409
     assert drawn(daemon, "a young oak") == 2 and drawn(daemon, "an old oak") == 1
 

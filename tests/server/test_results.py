@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE, wait_until
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import data_url
 from tests.server.test_lora_names import write as write_lora
@@ -159,7 +159,7 @@ def test_events_of_all_jobs_come_as_things_happen(client: httpx2.Client) -> None
     watcher.start()
     wait_until(opened.is_set, "the stream")
     job = run(client, {"prompt": "event 0"}, {"prompt": "!nan event 1"})
-    watcher.join(30)
+    watcher.join(PATIENCE)
     names = [name for name, _ in seen]
     assert names[0] == "open" and seen[-1][1]["status"] == "completed"
     results = {data["id"]: data for name, data in seen if name == "task"}

@@ -95,7 +95,9 @@ def test_the_other_requests_are_taken(daemon: Daemon, tmp_path: Path) -> None:
     said = []
     for command in (pin, job):
         line = command.replace("localhost:8000", daemon.url)
-        ran = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, check=True, timeout=60)
+        ran = subprocess.run(
+            ["sh", "-c", line], stdout=subprocess.PIPE, check=True, timeout=PATIENCE
+        )
         said.append(json.loads(ran.stdout))
     assert said[0]["pinned_for"] == ["generate"]
     assert said[1]["counts"]["total"] == 2 and said[1]["kinds"] == {"generate": 1, "edit": 1}

@@ -13,7 +13,8 @@ const PAGE = 200;
 const MOST_WAITING = 500; // that come while somebody looks further down
 const MOST = 20_000; // results that are kept; older ones are asked for again
 const SEARCH_PAUSE = 300; // milliseconds after the last key
-const ON_ITS_WAY = 1_000; // milliseconds that a result's event may come after the task runs no more
+const ON_ITS_WAY = 10_000; // milliseconds that a result's event may come after the task runs no more
+const NEXT_LOOK = 1_000; // milliseconds until it is seen whether it has come
 const EXAMPLE = "a small red house by a lake at sunset";
 
 /** The gallery, with its filter. Its entries have an `id`, and a `result` or what is `running`. */
@@ -124,7 +125,7 @@ export class Gallery {
       if (ids.has(id)) continue;
       if (task.seen < asked) task.ended ??= asked;
       if (asked - (task.ended ?? asked) >= ON_ITS_WAY) this.#remove(id);
-      else again = ON_ITS_WAY;
+      else again = NEXT_LOOK;
     }
     return again;
   }
