@@ -6,6 +6,7 @@ from typing import Any
 
 from loguru import logger
 
+from core.details import show_details
 from core.events import TaskEnded
 from core.log_format import LOG_FORMAT
 
@@ -19,6 +20,7 @@ def set_up_logging(log_level: str) -> None:
 
 def log_to(sink: Any, log_level: str, **options: Any) -> None:
     """Send the log to one place alone; never to none, for a signal's words may come any time."""
+    show_details()
     new = logger.add(sink, level=log_level, format=LOG_FORMAT, **options)
     for old in _sinks:
         with suppress(ValueError):  # somebody else has removed it

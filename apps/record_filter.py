@@ -13,10 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Any
 
-from core.checkpoints.lora_files import lora_name
 from core.errors import InputError
 from core.intake import spellings
 from core.intake.setting_values import is_number
+from core.lora_paths import file_or_folder, lora_name, name_of
 from core.paths import as_text
 from core.store.ledger_entry import Entry
 from core.tasks import FAILURES
@@ -196,7 +196,8 @@ def _loras(fields: Mapping[str, Any]) -> list[str | None]:
     paths = [x.get("path") for x in loras if isinstance(x, Mapping)] if loras else []
     paths = paths or [fields.get("lora_path")]
     names = [str(path).replace("\\", "/") for path in paths if path]
-    found = {n for name in names for n in (name, name.rpartition("/")[2], lora_name(name))}
+    ways = (str, file_or_folder, lora_name, name_of, lambda path: path.rpartition("/")[2])
+    found = {called(name) for name in names for called in ways}
     return [*sorted(found)] if found else [None]
 
 

@@ -14,10 +14,8 @@ from functools import partial
 from itertools import count
 from time import monotonic
 
-from loguru import logger
-
 from cluster.lasting_link import BridgeEnd, LastingLink
-from cluster.membership import CUT, Membership, tell_not_used
+from cluster.membership import CUT, Membership
 from cluster.model_fetch import ClusterFetch
 from cluster.probes import remove_probes
 from cluster.protocol import (
@@ -50,6 +48,7 @@ from cluster.protocol import (
     Told,
 )
 from cluster.workers_here import WorkersHere
+from core.details import log_line
 from core.devices.device import Device
 from core.devices.model_choice import is_hub_model
 from core.engine.backend import Died, OfSlot, Report, Said
@@ -142,7 +141,7 @@ class ClusterBackend:
         self._nodes.expect(names)
 
     def does_without(self, reasons: Iterable[str]) -> None:
-        """Report what is not used, once it is reported which nodes have joined."""
+        """Log and report what is not used, once it is reported which nodes have joined."""
         self._nodes.does_without(reasons)
 
     # -- what the engine asks --------------------------------------------------------------------
@@ -350,7 +349,6 @@ class ClusterBackend:
                 self._first.put(message)
             case NotUsed(why):
                 self._nodes.does_without([why])
-                tell_not_used([why])
             case Refused():
                 self._first.put(message)
             case NodeJoined(node):
@@ -369,7 +367,7 @@ class ClusterBackend:
                     if (fetch := self._fetches.get(report.fetch)) is not None:
                         fetch.hear(node, report)
             case Remark(level, text):
-                logger.log(level, one_line(f"{node}: {text}"))
+                log_line(level, one_line(f"{node}: {text}"))
             case Told() | HasRead() | Silent() | Progress():
                 worker = self._workers.get(report.slot)
                 if worker is not None and worker.life == report.life:

@@ -278,12 +278,19 @@ class Bridge:
             return
         with self._lock:
             held: Any = self._relays.get(relay.name)
-            if self._introduced and held is relay:
+            if held is not relay:
+                return
+            self._forget_problems(relay.name)
+            if self._introduced:
                 self._known.add(relay.name)
                 self._tell(NodeJoined(relay.node))
 
+    def _forget_problems(self, name: str) -> None:
+        """A node is used now, and main forgets why it was not: the same reason is new next time."""
+        self._problems = [one for one in self._problems if one.partition(": ")[0] != name]
+
     def _note(self, problem: str) -> None:
-        """Tell main, once, why a node is not used."""
+        """Tell main, once until the node joins, why it is not used."""
         with self._lock:
             if problem not in self._problems:
                 self._problems.append(problem)

@@ -12,8 +12,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from loguru import logger
-
+from core.details import detail
 from core.errors import InputError
 from core.settings import PROJECT_DIR
 
@@ -70,7 +69,7 @@ class BridgeProcess:
         if self._process.returncode == 0:
             self._log.path.unlink(missing_ok=True)
         else:
-            logger.debug(f"Ray's own log of this run: {self._log.path}")
+            detail(f"Ray's own log of this run: {self._log.path}")
 
     @property
     def last_words(self) -> str:

@@ -12,7 +12,6 @@ from cluster.backend import ClusterBackend, devices_of
 from cluster.bridge_process import BridgeProcess
 from cluster.join import LOCAL, address_of
 from cluster.lasting_link import CONNECTING
-from cluster.membership import tell_not_used
 from cluster.protocol import Connect, Connected, Refused
 from cluster.ray_folder import check_room_for_sockets
 from cluster.reachable import check_reachable
@@ -109,7 +108,6 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device], Sequence[str]
         )
     names = ", ".join(f"{node.name} ({len(node.devices)})" for node in answer.nodes)
     logger.info(f"Ray: {answer.cluster}: {names}.")
-    tell_not_used(answer.not_used)
     return backend, devices, answer.not_used
 
 

@@ -6,8 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from core.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, content_hash
+from core.checkpoints.lora_files import PEFT_SETTINGS, content_hash
 from core.file_ends import add_ends
+from core.lora_paths import PEFT_FILE
 
 Kind = Literal["picture", "lora", "model"]
 EDGE = 1024**2  # bytes at each end of a model's large file; its name and size count, too

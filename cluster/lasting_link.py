@@ -13,6 +13,7 @@ from loguru import logger
 from cluster.link import Link
 from cluster.protocol import Alive, Connect, Connected, Refused
 from cluster.reachable import check_reachable
+from core.details import detail
 from core.errors import InputError
 
 PATIENCE = 1.5  # times the fence's seconds: so long may a bridge say nothing
@@ -136,7 +137,7 @@ class LastingLink:
         if isinstance(message, Alive):
             return
         if isinstance(message, Refused) and self._connect.again:
-            logger.debug(f"The cluster cannot be used yet: {message.why}")
+            detail(f"The cluster cannot be used yet: {message.why}")
             return
         if isinstance(message, Connected):
             # From now on it is this cluster, and not the next best one.

@@ -95,6 +95,7 @@ class Membership:
     def does_without(self, reasons: Iterable[str]) -> None:
         """Nodes, or GPUs of them, are not used, for reasons that begin with their names."""
         for why in map(one_line, reasons):
+            logger.warning(f"cluster: not used: {why}")
             self._report(NotUsed(why.partition(": ")[0], why))
 
     def leaves(self, name: str, why: str) -> None:
@@ -170,7 +171,6 @@ class Membership:
             names = ", ".join(node.name for node in message.nodes) or "no node is free yet"
             logger.info(f"Connected to the cluster again: {names}.")
             self.does_without(message.not_used)
-            tell_not_used(message.not_used)
 
     def over(self, how: str) -> None:
         """There is no bridge, and none will come."""
@@ -181,9 +181,3 @@ class Membership:
                 self._bury(name, CUT)
             self._missing = dict.fromkeys(self._missing, f"{CUT} {how}")
             self._tell_of_the_missing()
-
-
-def tell_not_used(reasons: Iterable[str]) -> None:
-    """Log what a run does without."""
-    for why in reasons:
-        logger.warning(one_line(f"cluster: not used: {why}"))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Protocol
 
 from loguru import logger
 
+from core.lora_paths import name_of
 from core.lora_stack import CheckedLora
 from core.tasks import Result
 
@@ -42,7 +42,7 @@ class Shaped(Protocol):
 
 def shape_of(task: Shaped) -> TaskShape:
     """The shape of a task that can run."""
-    return TaskShape(task.role, task.work, tuple(PurePath(x.path).stem for x in task.loras))
+    return TaskShape(task.role, task.work, tuple(name_of(x.path) for x in task.loras))
 
 
 @dataclass(frozen=True)

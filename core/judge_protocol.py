@@ -245,6 +245,23 @@ class JudgePrompts(Section):
             values |= call.values_in(answer)
         return self.scores(values, row)
 
+    def readable_of(self, row: Row, answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Scores of single calls that could be read, also where another call's could not.
+
+        Empty where words are missing that later calls hear of.
+        """
+        values: dict[str, float] = {}
+        made = {one.name for one in self.overall}
+        for call, answer in zip(self.asked(row), answers, strict=True):
+            if answer.get("problem") and call.answer == WORDS:
+                return {}
+            values |= {
+                name: value
+                for name, value in call.values_in(answer).items()
+                if value is not None and name not in made
+            }
+        return values
+
     def scores(
         self, values: Mapping[str, float | None], row: Row | None = None
     ) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ class ModelLora:
 
     Attributes:
         path: the file.
-        name: what logs and pictures call it: its file's name.
+        name: what logs and pictures call it: its file's name; of PEFT, the folder's.
         strength: 1.0 is the LoRA as trained.
     """
 

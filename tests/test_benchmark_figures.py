@@ -390,6 +390,23 @@ def test_loras_are_named_with_content_and_strength(capsys: pytest.CaptureFixture
 # -- several judges ------------------------------------------------------------
 
 
+def test_a_judges_settings_are_told_in_words() -> None:
+    api = {
+        "limit_field": "max_tokens",
+        "send_seed": False,
+        "picture_format": "jpeg",
+        "picture_quality": 90,
+        "picture_detail": None,
+        "extra": {"seed": 3, "chat_template_kwargs": {"enable_thinking": False}},
+    }
+    settings = {"type": "openai", "temperature": 0.7, "top_k": None, "api": api, "protocol": 4}
+    assert JudgedBy("mine", "gpt@there", "a1b2", settings, 1).described == (
+        "mine (gpt@there, prompts a1b2, temperature 0.7, tokens limited by max_tokens, "
+        "no seeds sent, pictures as jpeg, in quality 90, extra.seed 3, "
+        "extra.chat_template_kwargs.enable_thinking false, protocol 4)"
+    )
+
+
 def test_judges_stand_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

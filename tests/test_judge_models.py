@@ -409,9 +409,11 @@ def test_several_passes_are_drawn_apart_and_averaged(
     verdict = judge.run([lease(pictures, 0)])[0]
     calls = verdict.details["calls"]
     assert [call["pass"] for call in calls] == [0, 0, 1, 1, 2, 2]
-    # The second pass has no score: its first question was not answered in form.
-    assert verdict.used["scores"] == {"SC": 3.0, "PQ": 8.5, "O": pytest.approx(5.0)}
-    assert verdict.used["spread"] == {"SC": 1.0, "PQ": 0.5, "O": pytest.approx(1.0)}
+    # The second pass has no SC, as that was not answered in form, and so no O; its PQ of 2 counts.
+    means = {"SC": 3.0, "PQ": pytest.approx((9 + 2 + 8) / 3), "O": pytest.approx(5.0)}
+    assert verdict.used["scores"] == means
+    spread = {"SC": 1.0, "PQ": pytest.approx(3.0912, abs=1e-4), "O": pytest.approx(1.0)}
+    assert verdict.used["spread"] == spread
     assert (verdict.used["num_pass"], verdict.used["passes_scored"]) == (3, 2)
 
 

@@ -10,10 +10,15 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from core.checkpoints.lora_files import LoraInspector, find_lora, lora_name
+from apps.gallery.records.command import main as records
+from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.checkpoints.lora_fit import widths_of
 from core.errors import LoraError
+from core.events import Event, TaskStarted
+from core.lora_paths import file_or_folder, lora_name, name_of
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.conftest import write_safetensors
+from tests.inline_backend import InlineBackend
 from tests.test_native_image_generator import SMALL
 
 PICKLE = b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08rubbish\x94."
@@ -95,6 +100,54 @@ def test_whatever_a_lora_is_called_it_is_loaded_and_called_so_in_its_picture(
 )
 def test_a_lora_is_called_by_its_file_less_the_ending_of_weights(path: str, name: str) -> None:
     assert lora_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "with_ending"),
+    [
+        ("/a/ink/adapter_model.safetensors", "ink", "ink"),
+        ("ink\\adapter_model.safetensors", "ink", "ink"),
+        ("adapter_model.safetensors", "adapter_model", "adapter_model.safetensors"),
+        ("/hub/models--me--ink-v2/snapshots/c0de/adapter_model.safetensors", "ink-v2", "ink-v2"),
+        ("/a/ink.safetensors", "ink", "ink.safetensors"),
+    ],
+)
+def test_a_lora_of_peft_is_called_by_its_folder(path: str, name: str, with_ending: str) -> None:
+    assert (name_of(path), file_or_folder(path)) == (name, with_ending)
+
+
+def test_loras_of_peft_are_told_apart_wherever_they_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["ink", "wash"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        write_safetensors(tmp_path / name / "adapter_model.safetensors", f"{name}.lora_A")
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "a cat", "output_path": f"{n}.png", "lora_path": str(tmp_path / n), **SMALL}
+        for n in names
+    ]
+    heard: list[Event] = []
+    with MultiGPUImageGenerator(
+        1,
+        config={"model": "simulated"},
+        output_dir=tmp_path / "out",
+        backend=InlineBackend(),
+        listener=heard.append,
+    ) as generator:
+        plan = generator.plan(tasks)
+        generator.generate_batch(tasks)
+        [_, change] = generator.plan([tasks[0], {**tasks[0], "output_path": "wash.png"}]).tasks
+    assert [lora.name for model in plan.models for lora in model.loras] == names
+    assert [(made.what, made.values) for made in change.changes] == [("LoRA", ("wash", "ink"))]
+    rows = [json.loads(line) for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines()]
+    assert [row["lora"] for row in rows] == names
+    assert [json.loads(row["loras"])[0]["lora"] for row in rows] == names
+    started = [event for event in heard if isinstance(event, TaskStarted)]
+    assert [event.shape.loras for event in started] == [("ink",), ("wash",)]
+    capsys.readouterr()
+    assert records([str(tmp_path / "out"), "by-lora"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == names
 
 
 def test_a_link_keeps_its_name_and_means_its_file(cached: Path, tmp_path: Path) -> None:

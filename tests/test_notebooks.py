@@ -96,7 +96,8 @@ def test_generate_batch_in_a_kernel_and_outside(notebook: bool, tmp_path: Path) 
         assert any("Plan: 2 new" in line for line in log) and done.stderr == ""
         assert "DEBUG" not in done.stdout and "\x1b" not in done.stdout
     else:
-        assert done.stdout == "" and "DEBUG" in done.stderr
+        assert done.stdout == "" and "DEBUG" not in done.stderr
+        assert "Plan: 2 new" in done.stderr
 
 
 def test_a_cell_that_ends_with_a_plan_shows_what_the_plan_says() -> None:

@@ -114,7 +114,7 @@ def test_the_columns_of_a_table_are_fields(tmp_path: Path) -> None:
         "loras": [{"path": "a.safetensors", "strength": 0.8}, {"path": "b.safetensors"}],
         "task_id": "h7",
         "output_path": "h7.png",
-        "metadata": {"k": 1},
+        "metadata": {"author": "Ann", "k": 1},
     }
     assert second == {
         "prompt": "a boat",
@@ -130,7 +130,35 @@ def test_a_table_may_name_its_pictures(tmp_path: Path) -> None:
     assert [task["output_path"] for task in tasks] == ["one.png", "two.webp", "t_02.png"]
 
 
-def test_a_column_that_means_nothing_is_named_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.csv", "prompt,flavour,Mood\na,mint,calm\n"),
+        ("p.tsv", "prompt\tflavour\tMood\na\tmint\tcalm\n"),
+        ("p.jsonl", '{"prompt": "a", "flavour": "mint", "Mood": "calm"}\n'),
+        ("p.yaml", "- {prompt: a, flavour: mint, Mood: calm}\n"),
+    ],
+)
+def test_a_column_of_your_own_is_kept_with_the_picture(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """As lists of edits keep it; so it can be searched, and pictures can be called by it."""
+    (tmp_path / name).write_text(content)
+    found = read_tweets(tmp_path / name)
+    [task] = found.inputs
+    assert isinstance(task, dict)
+    assert task["metadata"] == {"flavour": "mint", "mood": "calm"} and found.passed_over is None
+
+
+def test_columns_too_large_to_be_kept_are_named(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f"prompt,essay,flavour\na,{'x' * 9000},mint\n")
+    found = read_tweets(tmp_path / "p.csv")
+    [task] = found.inputs
+    assert isinstance(task, dict) and task["metadata"] == {"flavour": "mint"}
+    assert "Passed over in p.csv: essay (1 prompt)." in str(found.passed_over)
+
+
+def test_a_setting_of_another_program_is_named_once(tmp_path: Path) -> None:
     file = tmp_path / "prompts.csv"
     file.write_text("prompt,sampler\na,euler\nb,euler\n")
     found = read_tweets(file)

@@ -193,6 +193,16 @@ def test_complex_edits_rows_are_counted_over_all_parts_of_a_split(tmp_path: Path
     assert sorted(names) == [f"{s}/{n:04d}_C2" for s in ("real", "syn") for n in range(4)]
 
 
+def test_rows_without_a_name_are_counted_over_all_parts_of_a_split(tmp_path: Path) -> None:
+    """So that an id says which row it is, and does not hang on other splits."""
+    rows = [{"image": cell(RED), "instruction": f"make it {n}"} for n in range(2)]
+    for number in range(2):
+        for split in ("test", "train"):
+            parquet(tmp_path / "data" / f"{split}-{number:05d}-of-00002.parquet", rows)
+    pairs = read(tmp_path / "data", Choice(subsets=[["test"]]))
+    assert [pair.pair_id for pair in pairs] == [f"pair_{n:04d}" for n in range(4)]
+
+
 def test_a_turn_whose_turn_before_cannot_be_read_fails(tmp_path: Path) -> None:
     data = sets.magicbrush_disk(tmp_path / "data")
     file = data / "dev" / "edit_sessions.json"

@@ -42,6 +42,7 @@ STACK: dict[str, Any] = {"loras": [{"path": "/l/ink.safetensors"}, {"path": "sno
         ("lora=snow.safetensors", entry(**STACK), True),
         ("lora=/l/ink.safetensors", entry(**STACK), True),
         ("lora!=ink", entry(**STACK), False),
+        ("lora=wash", entry(lora_path="/l/wash/adapter_model.safetensors"), True),
         ("lora=none", entry(), True),
         ("lora=none", entry(lora_path="ink.safetensors"), False),
         ("worker=gpu*", entry(), True),

@@ -154,6 +154,36 @@ def test_a_profile_of_megabytes_is_followed(tmp_path: Path) -> None:
     assert difference(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png")) == 0
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("left", [0.6, 0.97])
+def test_a_picture_that_is_cut_is_refused_before_the_run(
+    tmp_path: Path, suffix: str, left: float
+) -> None:
+    """By a dry run, too; it would only be seen when its worker decodes it."""
+    file = tmp_path / f"a.{suffix}"
+    thumbnail = BytesIO()
+    Image.new("RGB", (8, 8)).save(thumbnail, "JPEG")  # which has an end of its own
+    options: dict[str, Any] = (
+        {"exif": b"Exif\0\0" + thumbnail.getvalue()} if suffix == "jpg" else {}
+    )
+    Image.effect_noise((96, 96), 90).convert("RGB").save(file, **options)
+    whole = file.read_bytes()
+    for more in (b"", bytes(2_000_000)):  # as phones append a film
+        file.write_bytes(whole + more)
+        assert inspect_image(file).width == 96
+    file.write_bytes(whole[: int(len(whole) * left)])
+    with pytest.raises(InputError, match=r"is damaged or cut short|cannot be read"):
+        inspect_image(file)
+
+
+def test_a_picture_that_lacks_only_the_mark_of_its_end_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    colours().save(file)
+    file.write_bytes(file.read_bytes()[:-12])
+    assert inspect_image(file).width == colours().width
+    assert read_image(file).tobytes() == colours().tobytes()
+
+
 BROKEN = {
     "no profile": b"not a profile at all" * 20,
     "cut short": P3_PROFILE[:300],

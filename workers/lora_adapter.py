@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
+from core.checkpoints.lora_files import PEFT_SETTINGS, settings_beside
 from core.checkpoints.lora_names import take_apart
+from core.lora_paths import PEFT_FILE, file_or_folder
 from workers.base_layers import Places, numbers_of
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
@@ -96,9 +97,9 @@ class LoraReader:
             weights = weights_for(converted, metadata, self._targets)
         if weights.left_out:
             self._warn(
-                f"LoRA {path.name}: {len(weights.left_out)} of {len(state)} tensors are for a text "
-                f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
-                f"denoiser alone: {first_of(weights.left_out)}"
+                f"LoRA {file_or_folder(str(path))}: {len(weights.left_out)} of {len(state)} "
+                f"tensors are for a text encoder, and {type(self._pipeline).__name__} takes LoRAs "
+                f"for its denoiser alone: {first_of(weights.left_out)}"
             )
         alpha_is_told = SETTINGS in metadata or any(
             take_apart(name).role == "alpha" for name in state

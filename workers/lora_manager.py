@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from core.checkpoints.lora_files import content_hash
 from core.errors import LoraError
+from core.lora_paths import file_or_folder
 from core.lora_stack import CheckedLora
 from core.messages import Keep
 from workers.errors import blames_no_file, classify
@@ -219,9 +220,8 @@ class LoraManager(Loras):
         self._resident[sha256] = name
         self._counts.loads += 1
         seconds = time.monotonic() - started
-        self._log(
-            "DEBUG", f"LoRA {path.name} loaded in {seconds:.2f} s, {len(self._resident)} held"
-        )
+        shown = file_or_folder(str(path))
+        self._log("DEBUG", f"LoRA {shown} loaded in {seconds:.2f} s, {len(self._resident)} held")
 
     @cached_property
     def _loader(self) -> LoraLoader:

@@ -1,9 +1,9 @@
 """LoRAs that stay in a worker's memory whatever else its tasks use."""
 
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 
 from core.errors import MultiGPUError
+from core.lora_paths import file_or_folder
 
 
 class Pins(Collection[str]):
@@ -15,7 +15,7 @@ class Pins(Collection[str]):
 
     def __init__(self, log: Callable[[str, str], None]) -> None:
         self._log = log
-        self._names: dict[str, str] = {}  # of files, by sha256
+        self._names: dict[str, str] = {}  # by sha256
 
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._names
@@ -35,7 +35,7 @@ class Pins(Collection[str]):
             )
 
     def add(self, sha256: str, path: str) -> None:
-        self._names[sha256] = Path(path).name
+        self._names[sha256] = file_or_folder(path)
 
     def remove(self, sha256: str) -> None:
         """Let a LoRA be displaced like any other; it may be none of these."""

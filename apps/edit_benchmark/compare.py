@@ -159,8 +159,8 @@ def _check_judges(folders: Sequence[Path], made: Sequence[Makers]) -> None:
     for folder, maker in zip(folders[1:], made[1:], strict=True):
         if maker.judged_by.identity != first.identity:
             raise InputError(
-                f"{folders[0]} was judged by {first.identity}, {folder} by "
-                f"{maker.judged_by.identity}: scores of different judges cannot be compared. "
+                f"{folders[0]} was judged by {first.described}, {folder} by "
+                f"{maker.judged_by.described}: scores of different judges cannot be compared. "
                 "--judge NAME takes a judge that scored them all."
             )
 

@@ -75,7 +75,7 @@ def _compared_by(comparison: Comparison) -> str:
     """The score, what it means where that is known, and who gave it."""
     said = meaning(comparison.score, comparison.names)
     score = f"{comparison.score} ({said})" if said else comparison.score
-    return f"Compared by {score}, as judged by {comparison.runs[0].judged_by.identity}."
+    return f"Compared by {score}, as judged by {comparison.runs[0].judged_by.described}."
 
 
 def _real(what: str, lines: Sequence[ComparisonLine], letters: Sequence[str], digits: int) -> str:

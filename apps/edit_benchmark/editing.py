@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from core.lora_paths import file_or_folder
 from core.lora_stack import hashes_of
 from core.noise_schedule import as_identity
 
@@ -43,7 +43,7 @@ class Edit:
         ]
         hashes = hashes_of(self.lora_sha256, self.loras_sha256)
         return [
-            (Path(str(lora["path"])).name, sha256, float(lora["strength"]))
+            (file_or_folder(str(lora["path"])), sha256, float(lora["strength"]))
             for lora, sha256 in zip(stack, hashes, strict=False)
         ]
 

@@ -14,6 +14,7 @@ from statistics import mean, median, pstdev
 from typing import Any, TypedDict
 
 from apps.edit_benchmark.editing import EditedBy
+from apps.edit_benchmark.judge_words import settings_in_words
 from apps.edit_benchmark.parts import Part, Subset, parts_of
 from apps.edit_benchmark.ranks import RankCorrelation, correlate
 from apps.edit_benchmark.records import Record, categories_of
@@ -116,6 +117,12 @@ class JudgedBy:
         """Judge, model and settings as text, equal for tables that can be compared."""
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
+
+    @property
+    def described(self) -> str:
+        """Judge, model and settings, for people."""
+        told = [self.model, f"prompts {self.prompt_hash}", *settings_in_words(self.settings)]
+        return f"{self.judge} ({', '.join(told)})"
 
     @property
     def computed(self) -> str:

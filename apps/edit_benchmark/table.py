@@ -48,7 +48,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     if summary.edited_by is not None:
         print(one_line(f"editor: {summary.edited_by.line}"))
     judge = summary.judged_by
-    print(one_line(f"judge: {judge.identity}{judge.computed}"))
+    print(one_line(f"judge: {judge.described}{judge.computed}"))
     if judge.usage is not None:
         print(f"judge's server: {usage_line(judge.usage)}")
     if not any(judge.overall.scored for judge in (summary, *summary.judges)):
@@ -143,7 +143,7 @@ def _print_judges(summary: Summary) -> None:
     print_table(["category", *(["language"] if parts else [])], figures, rows)
     for letter, judge in zip(letters, summary.judges, strict=True):
         by = judge.judged_by
-        print(one_line(f"{letter}: {by.identity}{by.computed}{_unread(judge)}"))
+        print(one_line(f"{letter}: {by.described}{by.computed}{_unread(judge)}"))
         if isinstance(judge, JudgeFigures) and judge.same_order.spearman is not None:
             order = judge.same_order
             print(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from apps.prompts.kept_columns import kept_columns
 from apps.prompts.run_names import file_name
 from core.errors import InputError
 from core.intake import edit_fields, spellings
@@ -18,7 +19,6 @@ from core.names import cleaned, cut, distinct
 from core.paths import as_text
 from core.validation import MAX_SHOWN, shown
 
-MAX_KEPT_BYTES = 8_000  # of columns that mean nothing here: they travel with the task
 MAX_INSTRUCTION = 40  # characters of an instruction in the name of its picture
 _BETWEEN = re.compile(r"\s*[;|]\s*")  # several pictures in one cell
 
@@ -96,9 +96,13 @@ def read_entry(
             fields[name] = _paths(fields[name], name, base)
     if isinstance(fields.get("mask"), list):
         fields["mask"] = _only(fields["mask"])
-    metadata = _metadata(fields.pop("metadata", None), others)
-    if metadata:
-        fields["metadata"] = metadata
+    metadata = fields.pop("metadata", None)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InputError(f"metadata: expected an object, found {shown(metadata)}.")
+    kept, left_out = kept_columns(others)
+    passed_over.update(map(_short, left_out))
+    if kept or metadata:
+        fields["metadata"] = {**kept, **(metadata or {})}
     picture = as_text(Path(fields["source_images"][0]).stem)
     return Edit(fields, picture, _name_of(fields, picture), where)
 
@@ -122,7 +126,7 @@ def _apart(
         elif edit_fields.edit_field(key) is not None or spellings.holds_strengths(key):
             known[key] = value
         elif spellings.is_foreign(key):
-            passed_over[key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"] += 1
+            passed_over[_short(key)] += 1
         else:
             near = edit_fields.meant(key)
             said = {edit_fields.edit_field(k) for k in entry}
@@ -165,23 +169,8 @@ def _only(paths: list[str]) -> str:
     return paths[0]
 
 
-def _metadata(own: Any, others: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept with the picture.
-
-    Raises:
-        InputError: `metadata` is no object.
-    """
-    if own is not None and not isinstance(own, Mapping):
-        raise InputError(f"metadata: expected an object, found {shown(own)}.")
-    kept: dict[str, Any] = {}
-    room = MAX_KEPT_BYTES
-    for key, value in others.items():
-        with suppress(TypeError, ValueError, RecursionError):
-            size = len(json.dumps({key: value}, allow_nan=False))
-            if size <= room:
-                kept[str(key)] = value
-                room -= size
-    return {**kept, **(own or {})}
+def _short(key: str) -> str:
+    return key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"
 
 
 def slug(instruction: str) -> str:

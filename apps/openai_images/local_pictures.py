@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from apps.openai_images.errors import ApiError, bad_value
-from core.checkpoints.lora_files import PEFT_FILE
 from core.errors import InputError
+from core.lora_paths import PEFT_FILE
 from core.paths import readings
 from core.pictures.source_images import inspect_image
 from core.store.outputs import make_folder, write_atomically

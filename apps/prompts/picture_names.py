@@ -13,9 +13,9 @@ from typing import Any
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.variants import like
 from apps.prompts.words import Words
-from core.checkpoints.lora_files import lora_name
 from core.errors import InputError
 from core.intake.task_kinds import Inputs, TaskInput, at_its_place, rereadable
+from core.lora_paths import name_of
 from core.names import bounded, cleaned, cut
 from core.seeds import RANDOM, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
@@ -111,7 +111,7 @@ class PictureNames:
 def _loras(task: Mapping[str, Any]) -> str:
     loras = task.get("loras") or []
     paths = [lora.get("path") for lora in loras if isinstance(lora, Mapping)]
-    names = [lora_name(str(path)) for path in paths or [task.get("lora_path")] if path]
+    names = [name_of(str(path)) for path in paths or [task.get("lora_path")] if path]
     return "+".join(names) or _NONE
 
 

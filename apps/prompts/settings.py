@@ -8,9 +8,9 @@ from typing import Any
 from apps.prompts.loras import read_lora, read_loras
 from apps.prompts.number_ranges import read_seeds
 from apps.prompts.words import Words
-from core.checkpoints.lora_files import lora_name
 from core.errors import InputError
 from core.intake.settings_layer import GUIDANCE, OF_LORAS
+from core.lora_paths import name_of
 from core.names import cleaned, cut
 from core.validation import shown
 
@@ -146,7 +146,7 @@ def _fields_of(loras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _called(loras: Sequence[Mapping[str, Any]]) -> str:
-    names = (f"{lora_name(x['path'])}{x.get('strength', '')}" for x in loras)
+    names = (f"{name_of(x['path'])}{x.get('strength', '')}" for x in loras)
     return "+".join(names) or "none"
 
 

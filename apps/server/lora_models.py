@@ -87,7 +87,7 @@ class LoraModels:
             self._widths[role] = widths
 
 
-def left_out(names: list[str], folder: Path, model: str) -> str:
+def not_offered(names: list[str], folder: Path, model: str) -> str:
     """A line about LoRAs that are not offered."""
     shown = ", ".join(names[:MOST_NAMED])
     shown += f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -13,12 +13,13 @@ from loguru import logger
 from typing_extensions import TypedDict
 
 from apps.server.errors import ApiError
-from apps.server.lora_models import LoraModels, left_out
+from apps.server.lora_models import LoraModels, not_offered
 from apps.server.state import kept
-from core.checkpoints.lora_files import PEFT_FILE, LoraInspector, lora_name, name_of
+from core.checkpoints.lora_files import LoraInspector
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
 from core.errors import LoraError
+from core.lora_paths import PEFT_FILE, lora_name
 from core.validation import shown
 from core.worker_spec import Role
 
@@ -104,21 +105,25 @@ class Loras:
 
     def named(self, path: str, name: str) -> bool:
         """Whether a LoRA that was once found at a path is one of the folder, and has a name."""
-        return self._lies_here(Path(path)) and name_of(path) in (name, lora_name(name))
+        return self._name_here(Path(path)) in (name, lora_name(name))
 
     def gone(self, paths: Sequence[str]) -> dict[str, LoraEntry]:
         """Those of the folder that were found at these paths and are not there any more."""
         found = {}
         for path in map(Path, paths):
-            if self._lies_here(path) and not os.path.lexists(path):
-                name = name_of(str(path))
+            name = self._name_here(path)
+            if name is not None and not os.path.lexists(path):
                 problem = "is not in the folder any more."
                 found[name] = LoraEntry(name, path, 0, 0.0, problem=problem, is_gone=True)
         return found
 
-    def _lies_here(self, path: Path) -> bool:
-        place = path.parent if path.name == PEFT_FILE else path
-        return place.parent == self._folder.absolute()
+    def _name_here(self, path: Path) -> str | None:
+        """What an entry of the folder is called; None for a file that is none."""
+        folder = self._folder.absolute()
+        if path.parent == folder:
+            return lora_name(path.name)
+        is_ours = path.name == PEFT_FILE and path.parent.parent == folder
+        return path.parent.name if is_ours else None
 
     def sha256(self, entry: LoraEntry) -> str | None:
         """The content of a LoRA; None if it cannot be used."""
@@ -152,7 +157,7 @@ class Loras:
         sound = (e for e in files.values() if e.problem is None)
         problems = {e.name: p for e in sound if (p := why(e.path, e.bytes, e.modified))}
         if problems.keys() - self._left_out:
-            logger.info(left_out([*problems], self._folder, self._models.model))
+            logger.info(not_offered([*problems], self._folder, self._models.model))
         self._left_out = {*problems}
         return {
             name: replace(entry, problem=problems.get(name, entry.problem))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from apps.server.service import Service
-from core.checkpoints.lora_files import name_of
+from core.lora_paths import name_of
 from core.paths import user_path
 from core.store.relabel import with_other_paths
 

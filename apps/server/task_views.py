@@ -5,7 +5,7 @@ from typing import Any
 
 from apps.server.records import kind_of
 from apps.server.sources import picture_fields
-from core.checkpoints.lora_files import name_of
+from core.lora_paths import name_of
 
 OF_THE_DAEMON = ("output_path", "task_id", "seed_is_random", "previews")
 

@@ -18,6 +18,7 @@ from typing import Any
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.entries import read_entries
 from apps.prompts.entry_list import Entries, EntryList
+from apps.prompts.kept_columns import kept_columns
 from apps.prompts.run_names import file_name, name_of_run
 from apps.prompts.text import STDIN, shown_path
 from core.errors import InputError, one_line
@@ -278,7 +279,10 @@ class _Reader:
         texts = {
             _KEPT.get(spellings.compared(k)): text for k, text in entry.items() if is_set(text)
         }
-        metadata = {key: texts[key] for key in _KEPT.values() if key in texts}
+        others = {k: v for k, v in layer.others.items() if spellings.compared(k) not in _KEPT}
+        metadata, left_out = kept_columns(others)
+        self._passed_over.update(dict.fromkeys(left_out, 1))
+        metadata |= {key: texts[key] for key in _KEPT.values() if key in texts}
         if self._persona is not None:
             metadata["persona"] = self._persona
         own = fields.pop("metadata", {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from core.details import log_line
 from core.errors import InputError
 
 _SHA256_DIGITS = 64
@@ -121,7 +122,7 @@ def _in_our_log(what: str) -> Iterator[None]:
     def pass_on(said: logging.LogRecord) -> bool:
         text = said.getMessage()
         again = text.startswith(("Retrying", "Rate limited"))
-        logger.log("WARNING" if again else "DEBUG", f"{what}: {text}")
+        log_line("WARNING" if again else "DEBUG", f"{what}: {text}")
         return False
 
     client = logging.getLogger("huggingface_hub.utils._http")

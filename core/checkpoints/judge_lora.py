@@ -6,11 +6,12 @@ import re
 
 from core.checkpoints.hub_files import fetch_file
 from core.errors import InputError
+from core.lora_paths import PEFT_FILE
 from core.model_lora import ModelLora
 from core.paths import user_path
 from core.validation import shown
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", PEFT_FILE
 SETTING = "judge.lora"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 

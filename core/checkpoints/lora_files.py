@@ -9,14 +9,14 @@ from typing import TypeGuard
 from core.checkpoints.lora_names import holds_lora, is_added, unsupported_method
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
 from core.errors import LoraError
+from core.lora_paths import PEFT_FILE
 from core.paths import readings
 from core.validation import shown_path
 
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 CHUNK = 1024**2
-PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+PEFT_SETTINGS = "adapter_config.json"
 MAX_SETTINGS_BYTES = 10_000_000  # PEFT writes a few kB
-WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
 
 
 def find_lora(path: str, folders: Sequence[Path]) -> Path:
@@ -61,19 +61,6 @@ def lora_places(path: str, folders: Sequence[Path]) -> list[Path]:
 
 def _readings(path: str) -> list[Path]:
     return readings(path.replace("\\", "/"), "lora_path")
-
-
-def lora_name(path: str) -> str:
-    """What pictures call a LoRA: its file's name, less an ending that weights' files have."""
-    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    stem, _, ending = name.rpartition(".")
-    return stem if stem and ending.lower() in WEIGHTS_ENDINGS else name
-
-
-def name_of(path: str) -> str:
-    """What users call a LoRA at a path: PEFT's by its folder, any other by its file."""
-    file = Path(path)
-    return file.parent.name if file.name == PEFT_FILE else lora_name(path)
 
 
 def settings_beside(path: Path) -> bytes:

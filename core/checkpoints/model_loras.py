@@ -11,6 +11,7 @@ from typing import Any
 from core.checkpoints.hub_files import fetch_file, look_at_file
 from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.errors import InputError, LoraError
+from core.lora_paths import file_or_folder
 from core.model_lora import ModelLora, lora_identity
 from core.model_settings import ModelLoraSettings
 
@@ -39,10 +40,10 @@ def find_model_loras(
             if lora.file is None:
                 file = find_lora(lora.path, folders)
                 sha256 = inspector.sha256(file)
-                name = file.name
+                name = file_or_folder(str(file))
             else:
                 file, sha256 = _of_hub(lora.path, lora.file, lora.revision, where, inspector)
-                name = lora.file.rpartition("/")[2]
+                name = file_or_folder(f"{lora.path}/{lora.file}")
         except LoraError as error:
             hint = _hint(lora, where)
             raise InputError(f"{where}: {str(error).removeprefix('lora_path: ')}{hint}") from None

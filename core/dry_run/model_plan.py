@@ -24,6 +24,7 @@ from core.errors import MultiGPUError
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.intake.admission import Admitted
 from core.intake.task_kinds import USUAL_STEPS
+from core.lora_paths import file_or_folder
 from core.lora_stack import CheckedLora
 from core.names import counted
 from core.role_model import RoleModel
@@ -200,10 +201,14 @@ class ModelPlan:
         """LoRAs of tasks, and those of the model itself, compared with its layers."""
         counts: Counter[str] = Counter(x.path for todo in self._to_do for x in todo.loras)
         counts.update({x.path: len(self._to_do) for x in self._model.loras})
+        names = {x.path: x.name for x in self._model.loras}
         if not counts:
             return ()
         widths = widths_in(place) if place else None
-        found = tuple(_planned_lora(path, count, widths) for path, count in counts.items())
+        found = tuple(
+            _planned_lora(names.get(path) or file_or_folder(path), path, count, widths)
+            for path, count in counts.items()
+        )
         self._problems += [
             f"{lora.name} cannot be put on {self._model.identity.partition('#')[0]}: {lora.problem}"
             for lora in found
@@ -312,11 +317,11 @@ def _stack(loras: Sequence[CheckedLora]) -> frozenset[str] | str | None:
     return next(iter(hashes)) if len(hashes) == 1 else hashes or None
 
 
-def _planned_lora(path: str, tasks: int, widths: frozenset[int] | None) -> PlannedLora:
+def _planned_lora(name: str, path: str, tasks: int, widths: frozenset[int] | None) -> PlannedLora:
     file = Path(path)
     try:
         fit = fit_of(file, widths)
         size = file.stat().st_size
     except (OSError, NotSafetensors, MultiGPUError):  # gone, or not here yet: its tasks will say so
-        return PlannedLora(file.name, path, tasks, 0)
-    return PlannedLora(file.name, path, tasks, size, fit.problem, widths is not None)
+        return PlannedLora(name, path, tasks, 0)
+    return PlannedLora(name, path, tasks, size, fit.problem, widths is not None)

@@ -6,8 +6,7 @@ Used by the engine's thread alone. `core.engine.attempts` has what becomes of si
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from loguru import logger
-
+from core.details import log_line
 from core.engine.attempts import Attempts
 from core.engine.grouping import group_of
 from core.engine.job import INTERRUPTED, Job
@@ -210,7 +209,7 @@ class JobRun:
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
             level = "DEBUG" if self._is_told else level
             why = "" if reason == INTERRUPTED else f" {brief or reason}"  # who did it knows
-            logger.log(level, f"Stopped with {left}.{why}")
+            log_line(level, f"Stopped with {left}.{why}")
         for task in still_open:
             self._settle(task, status, None, reason, cause=cause)
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection
 
-from core.checkpoints.lora_files import name_of
+from core.lora_paths import name_of
 
 MOST_STRIKES = 3  # deaths of workers while they load a LoRA, before it is given up
 

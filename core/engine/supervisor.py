@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from loguru import logger
 
+from core.details import detail
 from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, WorkerBackend
 from core.engine.fetch import Fetch
@@ -71,7 +72,7 @@ class Supervisor:
 
     def ready(self, slot: WorkerSlot, message: Ready) -> None:
         """A worker is up."""
-        logger.debug(
+        detail(
             f"{slot.name}: pid {message.pid}, {message.device_name} ({message.device_uuid}), "
             f"CUDA_VISIBLE_DEVICES={message.visible_devices!r}, up in {message.boot_seconds:.1f} s"
         )
@@ -81,7 +82,7 @@ class Supervisor:
 
     def loaded(self, slot: WorkerSlot, message: Loaded) -> None:
         """A worker has its model."""
-        logger.debug(f"{slot.name}: {message.model_class} in {message.seconds:.1f} s")
+        detail(f"{slot.name}: {message.model_class} in {message.seconds:.1f} s")
         if not slot.on_its_way_out:
             assert slot.model is not None
             slot.set_deadline(None)

@@ -6,6 +6,7 @@ from collections import deque
 
 from loguru import logger
 
+from core.details import log_line
 from core.errors import one_line
 from core.messages import LibraryWarning, Log, PromptCut
 
@@ -88,4 +89,4 @@ class WorkerLog:
 
 def _log(level: str, worker: str, task: str, text: str) -> None:
     whose = f"{worker}, {task}" if task else worker
-    logger.log(level, one_line(f"{whose}: {text}"))
+    log_line(level, one_line(f"{whose}: {text}"))

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from core.intake.admission import Admitted
 from core.intake.made import Made
 from core.intake.task_kinds import undeciding_fields
+from core.lora_paths import file_or_folder
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.tasks import Task, fields_of, paths_in
 
@@ -136,7 +136,7 @@ def _size(task: Task, used: Mapping[str, Any]) -> str:
 
 
 def _lora_name(path: Any) -> str:
-    return Path(path).name if isinstance(path, str) and path else "none"
+    return file_or_folder(path) if isinstance(path, str) and path else "none"
 
 
 def _told_apart_from_default(before: Any, used: Any, after: Any) -> tuple[str, str]:

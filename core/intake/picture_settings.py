@@ -200,12 +200,14 @@ class _Reader:
     def _pass_over(self, key: Any, holder: Mapping[Any, Any]) -> None:
         if self._free:
             known = spellings.setting(key) or spellings.container(key)
-            looks = known or spellings.looks_like_a_setting(key)
-        else:
-            self._refuse_misspelt(key, holder, f"{self._prefix}{key}")
-            looks = isinstance(holder[key], Mapping) or not spellings.is_content(key)
-        if looks:
+            if known or spellings.looks_like_a_setting(key):
+                self._layer.passed_over.append(str(key))
+            return
+        self._refuse_misspelt(key, holder, f"{self._prefix}{key}")
+        if self._prefix or spellings.is_foreign(key):
             self._layer.passed_over.append(str(key))
+        else:
+            self._layer.others[str(key)] = holder[key]
 
     def _refuse_misspelt(
         self, key: Any, holder: Mapping[Any, Any], where: str, in_lora: bool = False

@@ -326,6 +326,12 @@ def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -
 
 
 def _settled_result(entry: Entry, item: Item) -> Result:
+    """What a run says of an input that it has nothing to do for.
+
+    `recorded_result` tells what a folder has, whoever made it and when: there a picture is done
+    and lies where the record says. Here it is skipped, lies where this run's input names it, and
+    an input that was refused has a cause, which no record keeps.
+    """
     done = entry.state == "done"
     return Result(
         position=entry.position,

@@ -45,10 +45,16 @@ class Place:
 
 @dataclass
 class Layer:
-    """All places of one object, the innermost first, and the keys that were passed over."""
+    """All places of one object, the innermost first, and what is no setting.
+
+    Attributes:
+        passed_over: keys of settings that mean nothing here.
+        others: what else the object says; not where texts of any kind stand beside its settings.
+    """
 
     places: list[Place] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 def merged(layers: Sequence[Layer]) -> dict[str, Any]:

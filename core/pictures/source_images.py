@@ -1,4 +1,4 @@
-"""Pictures that a user gives: checked by main without decoding, decoded by a worker.
+"""Pictures that a user gives: checked by main, as a rule without decoding, decoded by a worker.
 
 Both sides refuse what could exhaust memory: a small file may hold a picture of gigapixels.
 """
@@ -20,6 +20,7 @@ from core.lfs_pointers import HOW_TO_GET, is_pointer
 from core.paths import user_path
 from core.pictures import jp2, srgb
 from core.pictures.eight_bits import depth_of
+from core.pictures.wholeness import may_be_cut
 from core.validation import shown_path
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
@@ -58,13 +59,13 @@ class SourceImage:
 
 
 def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
-    """Check a picture's header and hash its content.
+    """Check a picture's header and end, and hash its content.
 
     Args:
         what: the field to name in errors.
 
     Raises:
-        InputError: no readable picture, or one that is too large.
+        InputError: no readable picture, or one that is too large or cut short.
     """
     try:
         file = user_path(path, what)
@@ -83,6 +84,8 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
             reading = "" if srgb.is_plain(image) else f"colours {srgb.VERSION}"
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if may_be_cut(file):
+            read_image(path, what=what)
     except InputError:
         raise
     except Exception as error:  # whatever Pillow's readers trip over

@@ -23,6 +23,7 @@ from typing import Any
 
 from loguru import logger
 
+from core.details import detail
 from core.paths import UTF8_MODE
 from core.processes.preload_environment import PRELOAD_PARENT, PRELOAD_ROLE
 from core.processes.process_start import (
@@ -157,7 +158,7 @@ class Keeper:
             pid, refusal = reader.recv()
             probe.join()
         except Exception as error:
-            logger.debug(f"The fork server could not be started: {error!r}")
+            detail(f"The fork server could not be started: {error!r}")
         if pid is not None and refusal is None:
             return Server(pid)
         if pid is not None:  # it would only hold memory

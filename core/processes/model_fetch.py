@@ -16,6 +16,7 @@ from typing import Any
 from loguru import logger
 
 from core.byte_sizes import shown_bytes
+from core.details import log_line
 from core.engine.fetch import Fetch
 from core.errors import one_line
 from core.events import Listener, ModelFetching
@@ -183,7 +184,7 @@ class ModelFetch:
     def _has_ended(self, message: Any) -> bool:
         match message:
             case Log(level, text):
-                logger.log(level, one_line(text))
+                log_line(level, one_line(text))
             case Fetched(folder):
                 self.folder = folder
             case FetchRefused(error):

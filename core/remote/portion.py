@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from loguru import logger
 
+from core.details import detail
 from core.engine.job_run import JobRun
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.remote.protocol import ENGINE_ROUTE
@@ -331,4 +332,4 @@ def _tell(server: Server, method: str, path: str) -> None:
     try:
         server.call(method, path, timeout=2.0)
     except (ServerLost, ServerBusy, ServerRefusal) as error:
-        logger.debug(f"{method} {path}: {error}")
+        detail(f"{method} {path}: {error}")

@@ -18,7 +18,6 @@ from uuid import uuid4
 
 from loguru import logger
 
-from core.checkpoints.lora_files import name_of
 from core.devices.device import Device
 from core.engine.job import INTERRUPTED, Job
 from core.engine.job_run import JobRun
@@ -27,6 +26,7 @@ from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import TaskState
 from core.errors import InputError
 from core.events import Listener, WorkerState, ignore
+from core.lora_paths import name_of
 from core.lora_stack import CheckedLora
 from core.messages import KeepWay
 from core.remote.helpers import Helpers

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.lora_files import name_of
 from core.intake.admission import Admitted
+from core.lora_paths import name_of
 from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
 from core.tasks import fields_of, with_paths
 

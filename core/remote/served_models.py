@@ -74,7 +74,7 @@ class ServedRole:
                 if model[name] is not None and Path(model[name]).is_absolute():
                     model[name] = Path(model[name]).name
             for lora in model["loras"]:
-                lora["path"] = Path(lora["path"]).name
+                lora["path"] = lora["name"]
             model["reason"] = ""
         return {
             "model": model,

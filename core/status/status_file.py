@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from core.details import detail
 from core.status.run_status import PROGRAM, RunStatus
 from core.status.tracker import RunTracker
 from core.store.outputs import PARTIAL_PREFIX, STATUS
@@ -79,7 +80,7 @@ class StatusFile:
         except OSError as error:
             with suppress(OSError):
                 os.unlink(self._partial)
-            logger.debug(f"{self._file}: {error.strerror or error}")
+            detail(f"{self._file}: {error.strerror or error}")
         self._written = version
 
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
-from core.checkpoints.lora_files import name_of
+from core.lora_paths import name_of
 from core.lora_stack import hashes_of
 from core.paths import printable
 from core.tasks import EditTask, GenerateTask

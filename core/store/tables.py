@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import InputError
+from core.lora_paths import file_or_folder
 from core.paths import as_text, on_disk, printable
 from core.store.dataset_folder import settle
 from core.store.ledger import Entry, Ledger
@@ -246,7 +247,7 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
 
     Those of edits are only in rows of edits; `PictureRows` adds them to the others.
     """
-    loras = [(_name(lora.get("path")), lora.get("strength")) for lora in _loras(entry.task)]
+    loras = [(_lora_name(x.get("path")), x.get("strength")) for x in _loras(entry.task)]
     stack = [{"lora": name, "strength": strength} for name, strength in loras]
     return {
         "file_name": entry.output_path,
@@ -282,6 +283,10 @@ def _loras(task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         return [{"path": task["lora_path"], "strength": task.get("lora_strength")}]
     loras = task.get("loras")
     return [x for x in loras if isinstance(x, Mapping)] if isinstance(loras, list) else []
+
+
+def _lora_name(path: Any) -> str:
+    return printable(file_or_folder(str(path)))
 
 
 def _name(path: Any) -> str:

@@ -14,7 +14,7 @@ from cluster import bridge as bridges
 from cluster import placements
 from cluster.bridge import Bridge
 from cluster.nodes import RayNode
-from cluster.protocol import Connect, Connected, From, Node, Remark
+from cluster.protocol import Connect, Connected, From, Node, NodeJoined, NotUsed, Remark
 from cluster.relay import GpusTaken
 from core.devices.device import Device
 from tests.cluster.relayed import SETTINGS
@@ -34,13 +34,14 @@ class Cluster:
         self.told: list[Any] = []  # what main was, in its order
         self.closed: list[str] = []  # nodes whose agents were ended
         self.over = threading.Event()
+        self.losses: dict[str, Callable[[], None]] = {}  # by node: its agent is lost
         monkeypatch.setattr("cluster.bridge.join", lambda *_: ("played", "played"))
         monkeypatch.setattr("cluster.bridge.end_agents_of_the_bridge_before", lambda _: None)
         monkeypatch.setattr("cluster.ray_state.list_nodes", lambda: self.looks())
         monkeypatch.setattr("cluster.relay.Relay", self._relay)
         monkeypatch.setattr(bridges, "LOOK", 0.01)
 
-    def _relay(self, name: str, raylet: RayNode, gpus: int, *_: Any) -> Any:
+    def _relay(self, name: str, raylet: RayNode, gpus: int, *more: Any) -> Any:
         def place() -> None:
             if name in self.unreachable:
                 self.over.wait(PATIENCE)
@@ -49,7 +50,13 @@ class Cluster:
                 raise GpusTaken("its GPUs were taken just now by job 02")
 
         devices = tuple(Device("cpu", i, "", node=name) for i in range(gpus))
-        return SimpleNamespace(
+
+        def lose() -> None:
+            relay.why = "its agent is lost"
+            more[-1](relay)
+
+        self.losses[name] = lose
+        relay = SimpleNamespace(
             name=name,
             node_id=raylet.node_id,
             gpus=gpus,
@@ -58,6 +65,7 @@ class Cluster:
             why=None,
             node=Node(name, devices),
         )
+        return relay
 
     def connected(self, connect: Connect) -> Connected:
         """What the bridge tells main first."""
@@ -185,3 +193,30 @@ def test_while_there_is_no_other_node_a_line_says_which_one_is_waited_for(
         assert cluster.remarks[0].startswith("a: waited") and not answer.done()
         cluster.over.set()
         assert [node.name for node in answer.result(PATIENCE).nodes] == ["a"]
+
+
+def test_a_node_that_joined_and_was_lost_is_told_again_as_not_used(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Main forgets why a node was not used when it joins, so that the same reason is news."""
+    monkeypatch.setattr(placements, "AGAIN", (0.01,))
+    cluster.nodes = TWO[:1]
+    cluster.connected(replace(CONNECT, most=None))
+    watching = threading.Thread(target=cluster.bridge.watch)
+    watching.start()
+
+    def told(kind: type) -> list[Any]:
+        return [message for message in cluster.told if isinstance(message, kind)]
+
+    try:
+        cluster.refusing, cluster.nodes = {"b": 0.0}, TWO
+        wait_until(lambda: told(NodeJoined), "the node, which could not be used at first")
+        assert [message.why.partition(": ")[0] for message in told(NotUsed)] == ["b"]
+        cluster.refusing = {"b": 0.0}
+        cluster.losses["b"]()
+        wait_until(lambda: len(told(NodeJoined)) == 2, "the node once more")
+        first, again = told(NotUsed)
+        assert first == again
+    finally:
+        cluster.bridge.closing = True
+        watching.join()

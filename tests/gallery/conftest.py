@@ -14,6 +14,7 @@ from apps.edit_benchmark.command import main as benchmark
 from apps.gallery.command import main as gallery
 from apps.gallery.places import INDEX
 from apps.tweets.command import main as tweets
+from tests.conftest import write_safetensors
 from tests.edit_world import settings
 from tests.inline_backend import InlineBackend
 
@@ -64,6 +65,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {"width": 32, "height": 32}
     given: list[dict[str, Any]] = [{"prompt": prompt, "seed": SEED, **small} for prompt in PROMPTS]
     given += [{"prompt": f"house number {number}", **small} for number in range(20)]
+    wash = tmp_path_factory.mktemp("loras") / "wash"  # as PEFT leaves one
+    wash.mkdir()
+    write_safetensors(wash / "adapter_model.safetensors")
+    given[-1]["lora_path"] = str(wash)
     given += [{"prompt": "a wide lake", "width": 1024, "height": 64}]
     given += [{"prompt": "!nan one", **small}, {"prompt": "!nan two", **small}]
     given += [{"prompt": "narrow", "width": 17}]

@@ -64,6 +64,8 @@ def test_a_search_finds_prompts_seeds_and_reasons(drawn: Path, open_page: Open) 
     for words, found in (("HOUSE 19", 2), (str(SEED), 4), ("!nan retry", 2), ("multiple of 16", 1)):
         search.fill(words)
         expect(page.locator("#results")).to_have_text(f"{found} of 28 pictures")
+    search.fill("wash")  # the folder of a LoRA of PEFT
+    expect(page.locator("#results")).to_have_text("1 of 28 pictures")
     search.fill("nothing like it")
     expect(page.get_by_text("No picture fits this.")).to_be_visible()
 

@@ -146,9 +146,7 @@ class ChatModel(JudgeFamily):
     def _verdict(
         self, lease: Lease, row: Row, passes: Sequence[Sequence[dict[str, Any]]]
     ) -> Verdict:
-        prompts = self.judge.prompts
-        each = [prompts.scores_of(row, answers) for answers in passes]
-        found = Passes.of(each)
+        found = Passes.of(self.judge.prompts, row, passes)
         calls = [
             {**answer, "pass": number} if len(passes) > 1 else answer
             for number, answers in enumerate(passes)

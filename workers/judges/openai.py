@@ -125,16 +125,16 @@ class OpenAIJudge(ModelFamily):
             return reply
 
         number = settings.num_pass or 1
-        calls, each = [], []
+        calls, each = [], list[list[dict[str, Any]]]()
         for place in range(number):
             drawn = for_pass(lease, place)
             answers = []
             for i, call in enumerate(prompts.asked(row)):
                 answers.append(self._answer(call, f"{place}/{i}", drawn, hear))
                 drawn = heard(drawn, call, answers[-1])
-            each.append(prompts.scores_of(row, answers))
+            each.append(answers)
             calls += [{**a, "pass": place} if number > 1 else a for a in answers]
-        found = Passes.of(each)
+        found = Passes.of(prompts, row, each)
         if found.scores is None:
             self._log("WARNING", why_unscored(lease, calls))
         cost = self._api.cost(usage.tokens_in, usage.tokens_out)

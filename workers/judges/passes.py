@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
 
+from core.judge_protocol import JudgePrompts
+from core.judge_rows import Row
 from core.messages import Lease
 from core.tasks import ScoreTask
 
@@ -16,9 +18,9 @@ class Passes:
     """What some passes came to.
 
     Attributes:
-        scores: means over the passes that gave scores; None where none did.
+        scores: means of each score over the passes that gave it; None where no pass gave all.
         spread: standard deviations over those passes, of the whole group and not of a sample.
-        scored: how many passes gave scores.
+        scored: how many passes gave all scores.
     """
 
     scores: dict[str, float] | None
@@ -26,14 +28,28 @@ class Passes:
     scored: int
 
     @classmethod
-    def of(cls, each: Sequence[dict[str, float] | None]) -> "Passes":
-        """The means of the scores of passes."""
+    def of(
+        cls, prompts: JudgePrompts, row: Row, answers: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> "Passes":
+        """The means of the scores of passes.
+
+        One answer that cannot be read costs its own score and those made of it: as EditScore
+        averages, the other scores of its pass count. (EditScore draws a random score for it.)
+
+        Args:
+            answers: those of each pass, in the order of the calls.
+        """
+        each = [prompts.scores_of(row, some) for some in answers]
         given = [scores for scores in each if scores is not None]
         if not given:
             return cls(None, {}, 0)
         if len(each) == 1:
             return cls(given[0], {}, 1)
-        values = {name: [s[name] for s in given if name in s] for name in given[0]}
+        told = [
+            prompts.readable_of(row, some) if scores is None else scores
+            for scores, some in zip(each, answers, strict=True)
+        ]
+        values = {name: [s[name] for s in told if name in s] for name in given[0]}
         means = {name: fmean(some) for name, some in values.items()}
         return cls(means, {name: pstdev(some) for name, some in values.items()}, len(given))
 

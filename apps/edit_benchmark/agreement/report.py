@@ -90,7 +90,7 @@ def print_agreement(found: Agreement) -> None:
     letters = letters_of(len(found.judges))
     for letter, judge in zip(letters, found.judges, strict=True):
         by = judge.judged_by
-        how = f"{by.identity}{by.computed}" if by.model else by.judge  # without any verdict
+        how = f"{by.described}{by.computed}" if by.model else by.judge  # without any verdict
         print(one_line(f"{letter}: {how}: {judge.scored} edits, {judge.folder}"))
     known = [d for d in found.dimensions if any(d in judge.accuracy for judge in found.judges)]
     for dimension in known:

@@ -13,11 +13,11 @@ from pathlib import Path
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.embedded import Embedded
 from apps.edit_benchmark.encoded_pictures import DATA_URL
-from apps.edit_benchmark.look import arrow_files, first_row, json_files, split_of, table_columns
+from apps.edit_benchmark.look import arrow_files, first_row, json_files, table_columns
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.row_pairs import Draft, pairs_of
+from apps.edit_benchmark.row_pairs import Draft, Parts
 from apps.edit_benchmark.rows import file_name
-from apps.edit_benchmark.table_rows import Row, rows_of
+from apps.edit_benchmark.table_rows import Row
 from core.judges.metrics import AFTER, BEFORE
 
 _COLUMNS = {"edit_type", "image_file", "edited_file"}
@@ -39,11 +39,8 @@ class AnyEdit:
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         files = arrow_files(path) or _files(path)
-        return [
-            pair
-            for file in files
-            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, path))
-        ]
+        parts = Parts(path)
+        return [pair for file in files for pair in parts.pairs_of(file, _pairs)]
 
 
 def _has_columns(names: frozenset[str]) -> bool:
@@ -66,8 +63,8 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     draft.given_id = row.label("image_id", "") or row.key or None
     source = row.picture(IMAGE)
     # The picture of one row may be another's, with another edit.
-    named = "" if isinstance(source, Embedded) else f"{Path(source).stem}_{row.number - 1:04d}"
-    draft.pair_id = file_name(draft.given_id or named or f"row_{row.number - 1:06d}")
+    named = "" if isinstance(source, Embedded) else f"{Path(source).stem}_{draft.index:04d}"
+    draft.pair_id = file_name(draft.given_id or named or f"row_{draft.index:06d}")
     visual = row.pictures("visual_input", ())
     yield Pair(
         draft.pair_id,

@@ -9,6 +9,7 @@ others (`C1` to `C7`) and the atomic edits one after another (`sequence`) have t
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,10 @@ class ComplexEdit:
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         pairs: list[Pair] = []
-        counted: dict[str, int] = defaultdict(int)  # rows of a split, which may have several parts
+        places: dict[str, Iterator[int]] = defaultdict(count)  # a split may have several parts
         for file in arrow_files(path) or _files(path):
-            rows, split = list(rows_of(file)), _split_of(file, path)
-            pairs += pairs_of(rows, _Rows(split, counted[split]))
-            counted[split] += len(rows)
+            split = _split_of(file, path)
+            pairs += pairs_of(rows_of(file), _Rows(split), places=places[split])
         return pairs
 
 
@@ -82,19 +82,14 @@ def _split_of(file: Path, path: Path) -> str:
 
 
 class _Rows:
-    """How rows of one split become pairs.
+    """How rows of one split become pairs."""
 
-    Args:
-        before: how many rows of the split stand in files before this one.
-    """
-
-    def __init__(self, split: str, before: int) -> None:
-        self._split, self._before = split, before
+    def __init__(self, split: str) -> None:
+        self._split = split
 
     def __call__(self, row: Row, draft: Draft) -> Iterator[Pair]:
-        number = self._before + row.number - 1
         draft.language, draft.category = "en", self._split
-        draft.pair_id = name = f"{number:04d}"
+        draft.pair_id = name = f"{draft.index:04d}"
         edit = _edit(row.values)
         source = row.picture("image" if "image" in row.values else "file_name")
         if not isinstance(source, Embedded):

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apps.edit_benchmark.data_set import DATA_SETS
-from apps.edit_benchmark.look import arrow_files, split_of, table_columns
+from apps.edit_benchmark.look import arrow_files, table_columns
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.row_pairs import Draft, pairs_of
+from apps.edit_benchmark.row_pairs import Draft, Parts
 from apps.edit_benchmark.rows import file_name
-from apps.edit_benchmark.table_rows import Row, rows_of
+from apps.edit_benchmark.table_rows import Row
 
 _COLUMNS = {"instruction", "image", "task", "input_caption", "output_caption"}
 
@@ -28,11 +28,8 @@ class EmuEdit:
         return table_columns(path) >= _COLUMNS
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        return [
-            pair
-            for file in arrow_files(path)
-            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, path))
-        ]
+        parts = Parts(path)
+        return [pair for file in arrow_files(path) for pair in parts.pairs_of(file, _pairs)]
 
 
 def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:

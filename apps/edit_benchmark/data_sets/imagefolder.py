@@ -12,11 +12,11 @@ from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
 from apps.edit_benchmark.categories import category_of
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.embedded import Embedded
-from apps.edit_benchmark.look import arrow_files, split_of, tables_named
+from apps.edit_benchmark.look import arrow_files, tables_named
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.row_pairs import Draft, pairs_of
+from apps.edit_benchmark.row_pairs import Draft, Parts
 from apps.edit_benchmark.rows import INSTRUCTION_HINTS, PICTURE_HINTS, file_name, hint, text_of
-from apps.edit_benchmark.table_rows import SEPARATED, Row, rows_of
+from apps.edit_benchmark.table_rows import SEPARATED, Row
 from core.errors import InputError
 from core.validation import shown
 
@@ -57,14 +57,12 @@ class ImageFolder:
                 f"data: {path} has no metadata.jsonl (.csv, .parquet), no parquet or arrow files, "
                 "and no form that is known; see config/edit_benchmark.yaml for what is read."
             )
+        parts = Parts(path)
         return [
             pair
             for file in files
-            for pair in pairs_of(
-                rows_of(file),
-                _OwnForm() if file == path / _NAMES[0] else _pairs,
-                "pair",
-                split_of(file, path),
+            for pair in parts.pairs_of(
+                file, _OwnForm() if file == path / _NAMES[0] else _pairs, "pair"
             )
         ]
 

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from apps.cells import clean, cut, shares
 from apps.gallery.items import Item, State
 from core.errors import one_line
+from core.lora_paths import name_of
 from core.names import counted
 
 PIPED = 160  # columns where there is no terminal
@@ -32,7 +33,7 @@ def loras_of(item: Item) -> str:
 
 
 def _lora(lora: dict[str, object]) -> str:
-    name = str(lora.get("path")).rsplit("/", 1)[-1].removesuffix(".safetensors")
+    name = name_of(str(lora.get("path")))
     strength = lora.get("strength")
     known = isinstance(strength, int | float) and strength != 1
     return one_line(f"{name} {strength:g}" if known else name)

@@ -8,6 +8,8 @@ export const STATES = {
   running: "Being worked on",
   waiting: "Not done yet",
 };
+const PEFT = /([^/]+)\/adapter_model\.safetensors$/; // a LoRA that is called by its folder
+const WEIGHTS = /\.(safetensors|sft|st|ckpt|pt|pth|bin)$/i;
 const found = new WeakMap(); // of items: their words, in small letters
 
 /** All items of the parts that are there. */
@@ -22,7 +24,7 @@ export function lorasOf({ task = {} }) {
     ? [{ path: task.lora_path, strength: task.lora_strength ?? 1 }]
     : Array.isArray(task.loras) ? task.loras : [];
   return loras.map(({ path, strength }) => ({
-    name: String(path).split("/").at(-1).replace(/\.safetensors$/, ""),
+    name: String(path).match(PEFT)?.[1] ?? String(path).split("/").at(-1).replace(WEIGHTS, ""),
     strength: strength ?? 1,
   }));
 }
