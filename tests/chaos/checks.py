@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,7 @@ def kill_main(engine: Engine, kills: int, rng: random.Random, verdict: Verdict) 
             time.sleep(rng.uniform(0, 0.3))
             verdict.attempts += not engine.ended
             engine.kill_main()
-            verdict.found("orphan", len(engine.orphans()))
+            count_orphans(engine, verdict)
             if isinstance(engine, RealEngine):
                 in_flight += _count_in_flight(engine, verdict)
         engine.start()
@@ -137,7 +138,7 @@ def _kill(engine: RealEngine, victim: Victim, rng: random.Random, verdict: Verdi
     if engine.ended:
         return False
     engine.kill_main()
-    verdict.found("orphan", len(engine.orphans()))
+    count_orphans(engine, verdict)
     engine.start()
     return True
 
@@ -159,6 +160,16 @@ def _kill_with_successor(engine: RealEngine, rng: random.Random) -> bool:
     return False
 
 
+def count_orphans(engine: Engine, verdict: Verdict) -> None:
+    """Count who is still there some time after the end of the main process, and keep who it is."""
+    orphans = engine.orphans()
+    verdict.found("orphan", len(orphans))
+    for process in orphans:
+        with suppress(psutil.Error):
+            seen = f"{process.status()}: {' '.join(process.cmdline())}"
+            verdict.log += f"still there: {process.pid}, {seen}\n"
+
+
 def judge_ledger(engine: RealEngine, verdict: Verdict) -> None:
     """The ledger knows each result, once, as it lies there.
 
@@ -178,7 +189,7 @@ def judge(engine: Engine, verdict: Verdict, poison: Collection[int] = ()) -> Ver
     """Count what an engine left, after its command has ended or hangs."""
     if not engine.ended:
         engine.kill_main()
-    verdict.found("orphan", len(engine.orphans()))
+    count_orphans(engine, verdict)
     records = engine.records()
     known = [r for r in records if r is not None]
     per_input = Counter(r.position for r in known)
@@ -192,6 +203,8 @@ def judge(engine: Engine, verdict: Verdict, poison: Collection[int] = ()) -> Ver
         if record.outcome == "done":
             _judge_picture(record.picture, verdict)
     verdict.found("leftover", len(engine.leftovers()))
+    if engine.run is not None:
+        verdict.log += engine.run.errors
     return verdict
 
 

@@ -20,6 +20,8 @@ def report(record_property: Callable[[str, object], None]) -> Record:
     def record(verdict: Verdict) -> Verdict:
         row = (verdict.promise, verdict.attack, verdict.attempts, dict(verdict.violations))
         record_property(PROPERTY, row)
+        if verdict.violations:
+            print(verdict.log)
         return verdict
 
     return record

@@ -25,6 +25,9 @@ from tests.warm_server import MARK
 
 LOAD_SECONDS = 0.3  # of simulated editors and judges
 SPAWNED = {"start_method": "auto"}
+# Where workers are killed at random: on a busy machine one start takes as long as many pictures of
+# the others, and a device whose workers die before their first picture would be given up.
+NEVER_GIVEN_UP = {"restart_backoff": 0.0, "restarts_before_retirement": 100}
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
 
 
@@ -254,7 +257,14 @@ class JobsEngine(RealEngine):
         ]
         times = {"seconds_per_megapixel_step": 5.0, "jitter": 0.5}  # about 0.02 s a task
         forks = {"start_method": "forkserver"}
-        super().__init__(folder, tasks, workplace=workplace, simulated=times, workers=forks)
+        super().__init__(
+            folder,
+            tasks,
+            workplace=workplace,
+            simulated=times,
+            workers=forks,
+            supervision=NEVER_GIVEN_UP,
+        )
         self._places = {name: i for i, name in enumerate(names)}
         self._orders = {
             "jobs": {job: [t for t in tasks if t["task_id"][0] == job] for job in jobs},
@@ -317,8 +327,7 @@ class BenchmarkEngine(RealEngine):
             "seconds_per_megapixel_step": 25.0,  # 0.1 s an edit
             "score_seconds": 1.0,  # eight at once
         },
-        # Deaths before the first task of an incarnation would have it given up.
-        "supervision": {"restart_backoff": 0.0, "restarts_before_retirement": 100},
+        "supervision": NEVER_GIVEN_UP,
     }
 
     def __init__(self, folder: Path, pairs: int, workplace: Workplace = LOCAL) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.both_engines import RayWorkplace
-from tests.chaos.checks import judge, judge_ledger, pictures_to_draw
+from tests.chaos.checks import count_orphans, judge, judge_ledger, pictures_to_draw
 from tests.chaos.engines import Hang, RealEngine
 from tests.chaos.scale import FULL
 from tests.chaos.verdict import Verdict
@@ -98,7 +98,7 @@ def _strike(engine: ClusterEngine, victim: Victim, rng: random.Random, verdict: 
             if engine.ended:
                 return False
             engine.kill_main()
-            verdict.found("orphan", len(engine.orphans()))
+            count_orphans(engine, verdict)
             engine.start()
         return True
     return False
@@ -213,7 +213,6 @@ def test_machines_whose_cables_are_cut_cost_no_record(tmp_path: Path, report: Re
             verdict.found("hang")
         judge(engine, verdict)
         judge_ledger(engine, verdict)
-        verdict.log = engine.run.errors if engine.run is not None else ""
     verdict = report(verdict)
     assert not verdict.violations, verdict.log
     assert verdict.attempts == 5

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.both_engines import ON_BOTH
-from tests.chaos.checks import judge
+from tests.chaos.checks import count_orphans, judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
@@ -198,7 +198,7 @@ def test_a_flapping_worker_backs_off_and_is_given_up(
         verdict.found("not given up", not given_up(engine))
         engine.process.send_signal(signal.SIGINT)
         engine.wait()
-        verdict.found("orphan", len(engine.orphans()))
+        count_orphans(engine, verdict)
     assert not report(verdict).violations
     assert len(killed) > PATIENT_RESTARTS
 

@@ -8,7 +8,7 @@ import pytest
 
 from core import fault_points
 from tests.both_engines import ON_BOTH
-from tests.chaos.checks import judge, judge_replaced, pictures_to_draw
+from tests.chaos.checks import count_orphans, judge, judge_replaced, pictures_to_draw
 from tests.chaos.engines import SPAWNED, RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
@@ -146,7 +146,7 @@ def kill_at(
     if engine.tickets_left:
         return False
     verdict.attempts += 1
-    verdict.found("orphan", len(engine.orphans()))
+    count_orphans(engine, verdict)
     return True
 
 

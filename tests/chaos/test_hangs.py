@@ -12,6 +12,7 @@ import pytest
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.both_engines import ON_BOTH
+from tests.chaos.checks import count_orphans
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
@@ -156,7 +157,7 @@ def test_nobody_outlives_main_in_a_native_call_or_stopped(
         engine.process.send_signal(signal.SIGKILL)
         engine.process.wait()
         verdict.attempts += 1
-        verdict.found("orphan", len(engine.orphans()))
+        count_orphans(engine, verdict)
     assert not report(verdict).violations
 
 

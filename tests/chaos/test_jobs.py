@@ -39,7 +39,6 @@ def attack_jobs(
         judge_ledger(engine, verdict)
         for kind, count in engine.found().items():
             verdict.found(kind, count)
-        verdict.log = engine.run.errors if engine.run is not None else ""
         return verdict, engine.cancels
 
 

@@ -2,19 +2,23 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.both_engines import ALWAYS_ON_BOTH
 from tests.chaos.checks import judge, judge_poison, kill_main, kill_workers, pictures_to_draw
-from tests.chaos.engines import Engine, NaiveEngine, RealEngine
+from tests.chaos.engines import NEVER_GIVEN_UP, Engine, NaiveEngine, RealEngine
 from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
 from tests.conftest import LOCAL, Workplace
 
-TIMES = {"seconds_per_megapixel_step": 2.5, "jitter": 0.5}  # about 0.01 s a task
+SETTINGS: dict[str, Any] = {
+    "simulated": {"seconds_per_megapixel_step": 2.5, "jitter": 0.5},  # about 0.01 s a task
+    "supervision": NEVER_GIVEN_UP,
+}
 SEEDS = range(scaled(1, 20))
 Report = Callable[[Verdict], Verdict]
 
@@ -25,11 +29,11 @@ def attack_workers(
     tasks: int,
     kills: int,
     seed: int,
-    times: dict[str, float] = TIMES,
+    settings: Mapping[str, Any] = SETTINGS,
     workplace: Workplace = LOCAL,
 ) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of workers")
-    with kind(folder, pictures_to_draw(tasks), workplace=workplace, simulated=times) as engine:
+    with kind(folder, pictures_to_draw(tasks), workplace=workplace, **settings) as engine:
         kill_workers(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
@@ -43,7 +47,7 @@ def attack_main(
     workplace: Workplace = LOCAL,
 ) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of main, resume")
-    with kind(folder, pictures_to_draw(tasks), workplace=workplace, simulated=TIMES) as engine:
+    with kind(folder, pictures_to_draw(tasks), workplace=workplace, **SETTINGS) as engine:
         kill_main(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
@@ -62,7 +66,7 @@ def attack_with_poison(
     promise = f"poison is quarantined, nobody else ({kind.__name__})"
     verdict = Verdict(promise, f"{poisonous} segfaulting tasks in {tasks}, SIGKILL of workers")
     pictures = pictures_to_draw(tasks, poison)
-    with kind(folder, pictures, workplace=workplace, simulated=TIMES) as engine:
+    with kind(folder, pictures, workplace=workplace, **SETTINGS) as engine:
         kill_workers(engine, kills, rng, verdict)
         verdict.attempts += poisonous
         judge(engine, verdict, poison)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from tests.both_engines import ON_BOTH
+from tests.chaos.checks import count_orphans
 from tests.chaos.engines import SPAWNED, RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
@@ -83,6 +84,6 @@ def test_restarts_leave_nothing_behind(
         verdict.found("resident memory", after.resident > before.resident + SPARE_BYTES)
         engine.process.send_signal(signal.SIGINT)
         engine.wait()
-        verdict.found("orphan", len(engine.orphans()))
+        count_orphans(engine, verdict)
         print(before, after)
     assert not report(verdict).violations

@@ -16,7 +16,7 @@ import pytest
 
 from core.store.provenance import read_provenance
 from tests.both_engines import ON_BOTH
-from tests.chaos.checks import judge
+from tests.chaos.checks import count_orphans, judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
@@ -70,7 +70,7 @@ def judge_end(engine: RealEngine, verdict: Verdict, allowed: float) -> None:
     verdict.found("late", took > allowed)
     print(f"ended after {took:.2f} s")
     verdict.found("exit code", engine.process.returncode != INTERRUPTED)
-    verdict.found("orphan", len(engine.orphans()))
+    count_orphans(engine, verdict)
     verdict.found("leftover", len(engine.leftovers()))
 
 

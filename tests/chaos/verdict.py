@@ -27,7 +27,7 @@ class Verdict:
             late        hangs whose worker was not replaced in time
             unpinned    LoRAs that are pinned no more, and harm nobody
             slowed      hangs that took more than a tenth of the other workers' throughput
-        log: what the program said, where the attack keeps it.
+        log: what the program said in the end, and who outlived it.
     """
 
     promise: str
