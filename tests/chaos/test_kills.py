@@ -138,7 +138,7 @@ def test_control_the_naive_engine_hangs_when_a_waiting_worker_is_killed(
     tmp_path: Path, report: Report
 ) -> None:
     """If it held the lock of the shared queue: one of four does, and all of them wait here."""
-    quick = {"seconds_per_megapixel_step": 0.0}
+    quick = {"simulated": {"seconds_per_megapixel_step": 0.0}}
     for seed in range(10):
         verdict = attack_workers(NaiveEngine, tmp_path / str(seed), 200, 3, seed, quick)
         if report(verdict).violations["hang"]:
