@@ -441,8 +441,10 @@ def test_workers_know_their_device_and_never_import_the_main_script(
         tmp_path,
         f"""
         import os
+        from loguru import logger
         from core.multi_gpu_image_generator import MultiGPUImageGenerator
         print("imported", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+        logger.enable("core.details")
         config = {{"model": "simulated", "workers": {{"start_method": "{method}"}}}}
         with MultiGPUImageGenerator(gpu_ids=[3], config=config) as generator:
             print(generator.generate_batch([{{"prompt": "a"}}])[0].success)
