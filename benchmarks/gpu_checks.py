@@ -15,6 +15,7 @@ from benchmarks.gpu_command import Command
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
 from benchmarks.gpu_threads import stages, threads_of
+from core.details import show_details
 from core.devices.device import choose_devices
 from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, TaskEnded
@@ -63,6 +64,7 @@ def fork_server(place: Place) -> None:
             add(place.out, Row(TABLE, f"threads after {stage}", {"value": before, "why": found}))
     logger.remove()
     logger.add(sys.stdout, level="DEBUG", format="{message}")
+    show_details()
     ends: list[float] = []
 
     def listener(event: Event) -> None:
