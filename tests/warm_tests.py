@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import given, settings, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 
 from tests import warm_fork_server
 from tests.forks_on_demand import serve
@@ -114,7 +114,8 @@ def prepare_hypothesis() -> None:
     """
     strategies.text().validate()
 
-    @settings(database=None)
+    # On a busy machine this takes seconds: the profile of the tests is not loaded here.
+    @settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(strategies.lists(strategies.integers(), min_size=50, max_size=50))
     def draw(numbers: list[int]) -> None:
         """So many that one of them is tried to be a constant."""
