@@ -1,6 +1,7 @@
 """The world of the tests: tiny models, simulated devices, and the command as a user runs it."""
 
 import atexit
+import fnmatch
 import gc
 import json
 import os
@@ -175,6 +176,12 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
         time.sleep(pause)
         pause = min(1.1 * pause, 0.05)
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
+
+
+def found_below(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder in which others make and delete folders meanwhile: `rglob` may fail."""
+    found = os.walk(folder)
+    return [Path(place, n) for place, _, names in found for n in fnmatch.filter(names, pattern)]
 
 
 def wait_for_workers(generator: MultiGPUImageGenerator) -> None:

@@ -14,7 +14,7 @@ import pytest
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from tests.both_engines import ON_BOTH
-from tests.conftest import Project, simulated, wait_until
+from tests.conftest import Project, found_below, simulated, wait_until
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.inline_command import InlineCommand, prompts, rows, steps_of
@@ -237,7 +237,7 @@ def test_pictures_wait_for_their_successors(project: Project) -> None:
     project.run([file], simulated(defaults={"width": 128, "height": 128}))
     project.write_tweets(tweets(MANY, "other"))
     run = project.start([file], settings)
-    wait_until(lambda: list((project.pictures / ".replaced").rglob("*.png")), "a replaced picture")
+    wait_until(lambda: found_below(project.pictures / ".replaced", "*.png"), "a replaced picture")
     run.interrupt()
     assert run.finish() == 130
     there, old = prompts(project.pictures), kept(project.pictures)

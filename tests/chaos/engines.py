@@ -18,7 +18,7 @@ import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT, scaled
-from tests.conftest import JOBS_PROGRAM, LOCAL, PATIENCE, Project, Run, Workplace
+from tests.conftest import JOBS_PROGRAM, LOCAL, PATIENCE, Project, Run, Workplace, found_below
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.warm_server import MARK
@@ -122,7 +122,7 @@ class Engine:
             return 0
 
     def leftovers(self) -> list[Path]:
-        return list(self.project.folder.rglob(".partial*"))
+        return found_below(self.project.folder, ".partial*")
 
     def processes(self) -> list[psutil.Process]:
         """Everybody who was started by this engine's command, whoever the parent is now."""

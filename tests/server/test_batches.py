@@ -13,7 +13,7 @@ from openai import OpenAI
 
 from apps.openai_images import run_batch
 from core import MultiGPUImageGenerator
-from tests.conftest import Project, simulated, wait_until
+from tests.conftest import Project, found_below, simulated, wait_until
 from tests.server.batch_files import (
     EDITS,
     GENERATIONS,
@@ -292,7 +292,7 @@ def test_a_daemon_that_is_killed_again_and_again_loses_no_line(daemon: Daemon) -
 
 
 def _has(folder: Path, least: int) -> bool:
-    return len(list(folder.rglob("*.png"))) >= least
+    return len(found_below(folder, "*.png")) >= least
 
 
 def test_a_batch_whose_time_is_up_accounts_for_every_request(daemon: Daemon) -> None:
@@ -300,7 +300,7 @@ def test_a_batch_whose_time_is_up_accounts_for_every_request(daemon: Daemon) -> 
     daemon.start("--drain-timeout", "0")
     with openai_client(daemon) as client:
         batch = send(client, [request(str(n), **SLOW) for n in range(150)])
-        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+        wait_until(lambda: found_below(daemon.output, "*.png"), "a picture")
     assert daemon.stop() == 0, daemon.log
     [record] = (daemon.output / "batches").glob("*/batch.json")
     said = json.loads(record.read_text("utf-8"))

@@ -24,6 +24,7 @@ from tests.conftest import (
     HELD,
     Project,
     Run,
+    found_below,
     going_on,
     simulated,
     standing_still,
@@ -181,7 +182,7 @@ def test_the_daemon_keeps_nothing_of_what_a_command_has_fetched(
     project.write_tweets(tweets(20))
     assert run(project, shared) == 0
     assert len(contents(project.pictures, ".png")) == 20
-    wait_until(lambda: not list(shared.output.rglob("*.png")), "the end of the daemon's copies")
+    wait_until(lambda: not found_below(shared.output, "*.png"), "the end of the daemon's copies")
     with shared.client() as client:
         assert client.get("/v1/jobs").json()["data"] == []
 

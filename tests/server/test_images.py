@@ -16,7 +16,7 @@ from openai import OpenAI
 from PIL import Image
 
 from core.store.provenance import read_provenance
-from tests.conftest import HELD, PATIENCE, going_on, standing_still, wait_until
+from tests.conftest import HELD, PATIENCE, found_below, going_on, standing_still, wait_until
 from tests.server.conftest import Daemon
 from tests.server.image_clients import SMALL, asked, made_by, openai_client, picture
 
@@ -343,7 +343,7 @@ def test_a_daemon_that_stops_does_not_wait_for_those_who_wait(tmp_path: Path) ->
     thread = threading.Thread(target=ask)
     try:
         thread.start()
-        wait_until(lambda: list(daemon.output.rglob(".partial*")) or _leased(daemon), "a task")
+        wait_until(lambda: found_below(daemon.output, ".partial*") or _leased(daemon), "a task")
         assert daemon.stop() == 0, daemon.log
         thread.join(PATIENCE)
         assert statuses == [503]

@@ -15,7 +15,7 @@ from apps.server.records import NewJob
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
 from tests.both_engines import ON_BOTH
-from tests.conftest import simulated, wait_until
+from tests.conftest import found_below, simulated, wait_until
 from tests.played_workers import PlayedWorkers
 from tests.server.batch_files import request, text_of
 from tests.server.conftest import Daemon, finished
@@ -152,7 +152,7 @@ def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: D
     daemon.start()
     with daemon.client() as client:
         job = client.post("/v1/jobs", json=tasks(12)).json()["id"]
-        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+        wait_until(lambda: found_below(daemon.output, "*.png"), "a picture")
         assert daemon.process is not None
         processes = [
             psutil.Process(daemon.process.pid),

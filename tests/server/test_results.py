@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.conftest import PATIENCE, wait_until
+from tests.conftest import PATIENCE, found_below, wait_until
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import data_url
 from tests.server.test_lora_names import write as write_lora
@@ -178,7 +178,7 @@ def test_small_pictures_go_with_their_job(tmp_path: Path) -> None:
         assert daemon.stop() == 0
         daemon.settings = {"server": {"keep_results": 1e-6}}
         daemon.start()
-        wait_until(lambda: not list(daemon.output.rglob("*.webp")), "the sweep")
+        wait_until(lambda: not found_below(daemon.output, "*.webp"), "the sweep")
         assert not (daemon.output / "thumbnails" / job).exists()
     finally:
         daemon.end()

@@ -3,7 +3,7 @@
 import signal
 
 from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
-from tests.conftest import wait_until
+from tests.conftest import found_below, wait_until
 from tests.server.conftest import Daemon, finished
 
 SLOW = {"seconds_per_megapixel_step": 20.0}  # 0.3 s for 128 x 128 pixels and one step
@@ -21,7 +21,7 @@ def test_a_killed_daemon_carries_on_and_draws_nothing_twice(daemon: Daemon) -> N
     daemon.start()
     with daemon.client() as client:
         jobs = [client.post("/v1/jobs", json={"tasks": tasks(4)}).json()["id"] for _ in range(3)]
-        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+        wait_until(lambda: found_below(daemon.output, "*.png"), "a picture")
     daemon.kill()
     before = {file: file.stat().st_mtime_ns for file in daemon.output.rglob("*.png")}
     daemon.settings = {}
@@ -42,7 +42,7 @@ def test_what_a_stopped_daemon_had_accepted_waits_for_the_next_one(daemon: Daemo
     daemon.start("--drain-timeout", "0")
     with daemon.client() as client:
         job = client.post("/v1/jobs", json={"tasks": tasks(MANY)}).json()["id"]
-        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+        wait_until(lambda: found_below(daemon.output, "*.png"), "a picture")
     assert daemon.stop() == 0, daemon.log
     assert 0 < len(list(daemon.output.rglob("*.png"))) < MANY
     daemon.settings = {}
