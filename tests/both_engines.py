@@ -115,6 +115,11 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Workplace]:
 @pytest.fixture
 def ray_cluster() -> RayCluster:
     """Two nodes of two logical GPUs each: a cluster that tests may do to what they like."""
+    return shared_cluster()
+
+
+def shared_cluster() -> RayCluster:
+    """That cluster, for what several tests of a module find there."""
     return _shared.get().cluster
 
 

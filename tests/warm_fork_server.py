@@ -86,7 +86,7 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
 
 def _is_for(kind: "Kind") -> bool:
     """Whether the fork server that is to be started now is of that kind."""
-    if kind == "simulated":
+    if kind != "models":
         return os.environ.get(PRELOAD_ROLE) == "simulated"
     # diffusers reads PARALLEL_LOADING as it is imported.
     return os.environ.get(PRELOAD_ROLE) not in (None, "simulated") and (
