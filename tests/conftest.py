@@ -454,10 +454,10 @@ def project(tmp_path: Path, workplace: Workplace) -> Iterator[Project]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Z-Image checkpoint with random weights, small enough to draw in milliseconds."""
-    from demo_model.architecture import build_pipeline
+    from tests.tiny_pipelines import build_z_image
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(folder)
+    build_z_image().save_pretrained(folder)
     return folder
 
 
