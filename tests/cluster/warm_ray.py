@@ -18,14 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests import late_environment, warm_fork_server
+from tests import births, late_environment, warm_fork_server
 from tests.cluster.warm_ray_join import AGENTS, PLACE, is_of_an_agent
 from tests.forks_on_demand import serve
 from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 BY_WORKERS = ("ray._private.workers.default_worker", "cluster.agent")
-IMPORTED = ("multiprocessing.popen_forkserver", *warm_fork_server.SIMULATED)
+IMPORTED = ("multiprocessing.popen_forkserver", *births.SIMULATED)
 BY_AGENTS = ("ray.dashboard.agent", "ray._private.runtime_env.agent.main")
 
 
