@@ -105,13 +105,18 @@ def states_of(
     ) as generator:
         wait_for_workers(generator)  # of few tasks the first one may have done all by then
         assert all(result.success for result in generator.generate_batch([{"prompt": "a"}]))
+    return states
+
+
+def turns(states: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Who begins to load, has loaded or leaves."""
     return [s for s in states if s[1] in ("loading the model", "ready", "stopping")]
 
 
 def test_nobody_loads_until_the_first_one_has_and_then_all_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, *then = states_of(tmp_path, monkeypatch, 3)
+    first, *then = turns(states_of(tmp_path, monkeypatch, 3))
     assert then[0] == (first[0], "ready")
     assert [state for _, state in then[1:3]] == ["loading the model"] * 2
 
@@ -121,9 +126,12 @@ def test_where_the_first_load_fails_the_next_worker_is_the_first(
 ) -> None:
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=1)
     states = states_of(tmp_path, monkeypatch, 3, **SPAWNED)
-    (failed, _), left, (second, loads), ready = states[:4]
+    (failed, _), left, (second, loads), ready = turns(states)[:4]
     assert left == (failed, "stopping")
-    assert loads == "loading the model" and ready == (second, "ready") and second != failed
+    assert loads == "loading the model" and ready == (second, "ready")
+    before = dict(states[: states.index(left)])
+    waiting = [worker for worker, state in before.items() if state == "waiting to load"]
+    assert second in waiting or not waiting, "who takes long to start may be late for it"
 
 
 @pytest.mark.parametrize(

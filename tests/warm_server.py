@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from tests import known_paths, late_environment, warm_fork_server
+from tests import births, known_paths, late_environment, warm_fork_server
 from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
@@ -37,7 +37,7 @@ COMMANDS = (
     *("core.judges.vlm", "core.judges.vlm_logits", "multiprocessing.popen_fork"),
     *("multiprocessing.popen_forkserver", "encodings.utf_8_sig", "pydantic.dataclasses"),
     *("numpy.ma", "rich._emoji_codes", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
-    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *warm_fork_server.SIMULATED),
+    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *births.SIMULATED),
     *(
         "apps.gallery.writer",
         "core.devices.nvml",
