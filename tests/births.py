@@ -130,13 +130,24 @@ def take_over_simulated() -> None:
 
 def is_simulated() -> bool:
     """Whether the process that this thread spawns is the worker of a simulated device."""
-    given = getattr(_born, "arguments", ())
-    return any(isinstance(one, WorkerSpec) and one.model == "simulated" for one in given)
+    spec = _spec()
+    return spec is not None and spec.model == "simulated"
 
 
-def fetches() -> bool:
-    """Whether the process that this thread spawns fetches a hub's model."""
-    return run_fetch in getattr(_born, "arguments", ())
+def is_light() -> bool:
+    """Whether it loads no model: it is that, or asks a served judge, or fetches a hub's model."""
+    spec = _spec()
+    served = spec is not None and spec.judge is not None and not spec.judge.type.loads
+    return served or is_simulated() or run_fetch in _given()
+
+
+def _given() -> Sequence[Any]:
+    """What the process that this thread spawns is to be called with."""
+    return getattr(_born, "arguments", ())
+
+
+def _spec() -> WorkerSpec | None:
+    return next((one for one in _given() if isinstance(one, WorkerSpec)), None)
 
 
 class Waiting:

@@ -1,7 +1,7 @@
 """What is read from the environment as a module is imported, read again in a fork.
 
-So that a fork of a process that has imported it asks the hub, uses the cache, and breaks at the
-point that its own environment names.
+So that a fork of a process that has imported it asks the hub, uses the cache, loads files side by
+side, and breaks at the point that its own environment names.
 """
 
 import importlib
@@ -21,6 +21,7 @@ def read_again() -> None:
     """Read what this process's environment says of the hub, and of faults."""
     if any(name.startswith(HUB) for name in os.environ):
         _read("huggingface_hub.constants", LIBRARIES)
+        _read("diffusers.utils.constants", LIBRARIES)
         hub: Any = sys.modules.get("huggingface_hub.hf_api")
         if hub is not None:
             hub.api.endpoint = hub.constants.ENDPOINT

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core.devices.load_turns import PARALLEL_LOADING
 from core.processes.preload_environment import PRELOAD_ROLE
 from tests import births
 
@@ -60,10 +59,7 @@ def _is_for(kind: "Kind", birth: births.Birth) -> bool:
     if birth.name == births.RESOURCE_TRACKER:  # a start of its own takes little
         return kind == "simulated"
     if birth.name == births.SPAWNED:
-        return births.fetches() or (kind == "simulated" and births.is_simulated())
+        return births.is_light()
     if kind == "simulated":
         return os.environ.get(PRELOAD_ROLE) == "simulated"
-    # diffusers reads PARALLEL_LOADING as it is imported.
-    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated") and (
-        PARALLEL_LOADING not in os.environ
-    )
+    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated")
