@@ -3,6 +3,7 @@
 Tests of the fork server's own start have no warm commands.
 """
 
+import atexit
 import os
 import socket
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
             os.close(number)
         births.wait(theirs, births.FORK_SERVER if kind == "simulated" else None)
     theirs.close()
+    atexit.register(ours.close)  # or Python may warn of it at its end
     births.Waiting(lambda: ours, lambda birth: _is_for(kind, birth)).take_over()
 
 

@@ -26,6 +26,7 @@ Kind = Literal["simulated", "models"]
 COMMANDS = (
     *(
         "apps.tweets.command",
+        "apps.edit_images.command",
         "apps.edit_benchmark.command",
         "apps.server.command",
         "apps.server.safety.key_command",
