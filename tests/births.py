@@ -317,7 +317,16 @@ def _become(birth: Birth, surroundings: dict[str, Any], files: Sequence[int]) ->
     sys.argv[:] = ["-c", *birth.arguments]
     sys.modules["__main__"] = main = types.ModuleType("__main__")
     sys.modules.pop(PRELOAD, None)
+    if birth.name == FORK_SERVER and (other := _other_project()):
+        late_environment.forget_ours()
+        sys.path.insert(0, other)
     return lambda: exec(birth.code, main.__dict__)
+
+
+def _other_project() -> str | None:
+    """A copy of this project that a fork server is to import in its place."""
+    first = os.environ.get("PYTHONPATH", "").partition(os.pathsep)[0]
+    return first if first and Path(first).resolve() != PROJECT else None
 
 
 def _place(files: Sequence[int], numbers: Sequence[int]) -> None:
