@@ -21,7 +21,6 @@ from core.names import bounded, cleaned, cut, distinct
 from core.paths import readings
 from core.settings import PROJECT_DIR, JudgeSettings
 from core.validation import describe
-from core.yaml_files import parse_yaml
 
 JUDGES_DIR = PROJECT_DIR / "config" / "judges"
 MAX_MODEL_NAME = 60  # characters of it in a folder's name
@@ -105,6 +104,8 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         text = file.read_text("utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    from core.yaml_files import parse_yaml  # main alone reads such files; workers do without yaml
+
     try:
         prompts = JudgePrompts.model_validate(parse_yaml(text))
     except ValidationError as error:

@@ -8,7 +8,10 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A section of settings: unknown keys are refused, and what is read does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Built when first read: a worker is sent its settings, and starts sooner without the rules.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True
+    )
 
 
 def with_variants(given: Any, instead: frozenset[str] = frozenset()) -> Any:

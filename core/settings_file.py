@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from core.errors import InputError
 from core.paths import user_path
 from core.validation import Place, describe
-from core.yaml_files import parse_yaml
 
 MAX_FILE_BYTES = 200_000
 
@@ -77,6 +76,8 @@ def _read_yaml(path: Path, own: bool = False) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _parsed(text: str, own: bool) -> Any:
     """Parse each text once: most of it are the defaults."""
+    from core.yaml_files import parse_yaml  # main alone reads files; workers do without yaml
+
     return parse_yaml(text, own)
 
 

@@ -33,6 +33,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests import births, known_paths, longest_first, rewritten_tests, warm_tests
 from tests.inline_backend import InlineBackend
+from tests.process_tree import ProcessTree
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -226,19 +227,19 @@ def run_script(
 
 def worker_processes(main_pid: int) -> list[psutil.Process]:
     """The worker processes of a main process (not multiprocessing's own helpers)."""
+    tree = ProcessTree()
     try:
-        spawned = [
-            c for c in _living(main_pid) if "spawn_main" in " ".join([c.name(), *c.cmdline()])
-        ]
-        return spawned + [fork for s in fork_servers(main_pid) for fork in worker_forks(s)]
+        spawned = [child for child in tree.children(main_pid) if "spawn_main" in _words(child)]
+        servers = fork_servers(main_pid, tree)
+        return spawned + [fork for server in servers for fork in tree.children(server.pid)]
     except psutil.Error:
         return []
 
 
-def fork_servers(main_pid: int) -> list[psutil.Process]:
+def fork_servers(main_pid: int, tree: ProcessTree | None = None) -> list[psutil.Process]:
     """The fork servers of a main process: there may be one of simulated devices, and others."""
     try:
-        known = _living(main_pid)
+        known = (tree or ProcessTree()).children(main_pid)
         return [child for child in known if "forkserver" in _words(child)]
     except psutil.Error:
         return []
@@ -249,25 +250,17 @@ def _words(process: psutil.Process) -> str:
     return " ".join([process.name(), *process.cmdline()])
 
 
-def _living(pid: int) -> list[psutil.Process]:
-    """The children of a process, without those that nobody has waited for: they have no command."""
-    children = psutil.Process(pid).children()
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-
-
 def fork_server(main_pid: int) -> psutil.Process | None:
     """The fork server of a main process: of several, one that has workers now."""
-    servers = fork_servers(main_pid)
-    busy = (server for server in servers if worker_forks(server))
+    tree = ProcessTree()
+    servers = fork_servers(main_pid, tree)
+    busy = (server for server in servers if tree.children(server.pid))
     return next(busy, servers[0] if servers else None)
 
 
 def worker_forks(server: psutil.Process) -> list[psutil.Process]:
     """The workers that a fork server has now."""
-    try:
-        return server.children()
-    except psutil.Error:
-        return []
+    return ProcessTree().children(server.pid)
 
 
 # Begins a prompt whose worker stands still, until the test has it go on. With it stands what it
@@ -468,10 +461,10 @@ def project(tmp_path: Path, workplace: Workplace) -> Iterator[Project]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Z-Image checkpoint with random weights, small enough to draw in milliseconds."""
-    from demo_model.architecture import build_pipeline
+    from tests.tiny_pipelines import build_z_image
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(folder)
+    build_z_image().save_pretrained(folder)
     return folder
 
 

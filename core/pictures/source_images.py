@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
-from loguru import logger
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from core.errors import InputError
@@ -248,6 +247,8 @@ def _register_heif() -> None:
 @lru_cache(maxsize=1024)  # a daemon sees more pictures than it has memory for
 def _warn_once(text: str) -> None:
     """Warn of a picture once, although it is looked at for its edit and for its score."""
+    from loguru import logger  # not as workers start: with it comes asyncio, and they seldom warn
+
     logger.warning(text)
 
 

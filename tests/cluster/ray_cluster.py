@@ -30,6 +30,7 @@ from tests.cluster.patient_ray import ENVIRONMENT, patient
 from tests.cluster.warm_ray_join import NAME
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.late_environment import FAULTS
+from tests.process_tree import ProcessTree
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
@@ -238,14 +239,16 @@ class RayCluster:
         """Worker processes of a node's agent."""
         with suppress(psutil.Error):
             agent = self.agent_now(node)
-            children = agent.children(recursive=True) if agent is not None else []
+            children = ProcessTree().below(agent.pid) if agent is not None else []
             return [p for p in children if _is_worker(p)]
         return []
 
     @staticmethod
     def bridge(main: psutil.Process) -> psutil.Process:
         """The bridge of a command at work."""
-        [bridge] = [p for p in main.children() if "cluster.bridge" in " ".join(p.cmdline())]
+        [bridge] = [
+            p for p in ProcessTree().children(main.pid) if "cluster.bridge" in " ".join(p.cmdline())
+        ]
         return bridge
 
     def kill(self, node: Any) -> None:
@@ -329,8 +332,7 @@ class Apart:
     def workers(self) -> list[psutil.Process]:
         """Worker processes of its agent."""
         with suppress(psutil.Error):
-            node = psutil.Process(self._started.pid)
-            return [p for p in node.children(recursive=True) if _is_worker(p)]
+            return [p for p in ProcessTree().below(self._started.pid) if _is_worker(p)]
         return []
 
     def end(self) -> None:
@@ -345,12 +347,13 @@ class Apart:
 
 def _all_below(process: psutil.Process) -> list[psutil.Process]:
     """Its children and theirs; what one of them has asked to be forked for it is a child, too."""
-    found = process.children(recursive=True)
+    tree = ProcessTree()
+    found = tree.below(process.pid)
     for child in list(found):
         with suppress(psutil.NoSuchProcess):
             if child.name().startswith(NAME):
                 fork = psutil.Process(int(child.name().removeprefix(NAME)))
-                found += [fork, *fork.children(recursive=True)]
+                found += [fork, *tree.below(fork.pid)]
     return found
 
 
