@@ -132,13 +132,24 @@ def started(module: str, environment: Mapping[str, str]) -> socket.socket:
 
 def is_simulated() -> bool:
     """Whether the process that this thread spawns is the worker of a simulated device."""
-    given = getattr(_born, "arguments", ())
-    return any(isinstance(one, WorkerSpec) and one.model == "simulated" for one in given)
+    spec = _spec()
+    return spec is not None and spec.model == "simulated"
 
 
-def fetches() -> bool:
-    """Whether the process that this thread spawns fetches a hub's model."""
-    return run_fetch in getattr(_born, "arguments", ())
+def is_light() -> bool:
+    """Whether it loads no model: it is that, or asks a served judge, or fetches a hub's model."""
+    spec = _spec()
+    served = spec is not None and spec.judge is not None and not spec.judge.type.loads
+    return served or is_simulated() or run_fetch in _given()
+
+
+def _given() -> Sequence[Any]:
+    """What the process that this thread spawns is to be called with."""
+    return getattr(_born, "arguments", ())
+
+
+def _spec() -> WorkerSpec | None:
+    return next((one for one in _given() if isinstance(one, WorkerSpec)), None)
 
 
 class Waiting:
@@ -308,7 +319,16 @@ def _become(birth: Birth, surroundings: dict[str, Any], files: Sequence[int]) ->
     sys.argv[:] = ["-c", *birth.arguments]
     sys.modules["__main__"] = main = types.ModuleType("__main__")
     sys.modules.pop(PRELOAD, None)
+    if birth.name == FORK_SERVER and (other := _other_project()):
+        late_environment.forget_ours()
+        sys.path.insert(0, other)
     return lambda: exec(birth.code, main.__dict__)
+
+
+def _other_project() -> str | None:
+    """A copy of this project that a fork server is to import in its place."""
+    first = os.environ.get("PYTHONPATH", "").partition(os.pathsep)[0]
+    return first if first and Path(first).resolve() != PROJECT else None
 
 
 def _place(files: Sequence[int], numbers: Sequence[int]) -> None:

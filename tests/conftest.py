@@ -42,6 +42,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 PYTHONPATH = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
+EDIT_IMAGES = PROJECT / "edit_images.py"
 JOBS_PROGRAM = PROJECT / "tests" / "chaos" / "jobs_program.py"  # a caller's own
 for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
     os.environ.pop(name, None)
@@ -58,7 +59,7 @@ if GPU_THERE and not GPUS_ASKED_FOR and "PYTEST_XDIST_WORKER" not in os.environ:
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
-WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
+WARM_SCRIPTS = (COMMAND, BENCHMARK, EDIT_IMAGES, JOBS_PROGRAM)
 known_paths.look_up_once()
 births.take_over_simulated()
 WARM = WarmCommands()

@@ -4,6 +4,7 @@ Tests of a bridge's own start have no warm commands. `python -m tests.warm_bridg
 for bridges of the process that has started it.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -113,6 +114,7 @@ def keep_ready() -> socket.socket:
         ours.close()
         births.wait(theirs)
     theirs.close()
+    atexit.register(ours.close)  # or Python may warn of it at its end
     vars(bridge_process)["subprocess"] = _subprocess_of(lambda: ours)
     return ours
 

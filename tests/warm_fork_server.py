@@ -3,12 +3,12 @@
 Tests of the fork server's own start have no warm commands.
 """
 
+import atexit
 import os
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from core.devices.load_turns import PARALLEL_LOADING
 from core.processes.preload_environment import PRELOAD_ROLE
 from tests import births
 
@@ -52,6 +52,7 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
             os.close(number)
         births.wait(theirs, births.FORK_SERVER if kind != "models" else None)
     theirs.close()
+    atexit.register(ours.close)  # or Python may warn of it at its end
     births.Waiting(lambda: ours, lambda birth: _is_for(kind, birth)).take_over()
 
 
@@ -60,10 +61,7 @@ def _is_for(kind: "Kind", birth: births.Birth) -> bool:
     if birth.name == births.RESOURCE_TRACKER:  # a start of its own takes little
         return kind != "models"
     if birth.name == births.SPAWNED:
-        return births.fetches() or (kind != "models" and births.is_simulated())
+        return births.is_light()
     if kind != "models":
         return os.environ.get(PRELOAD_ROLE) == "simulated"
-    # diffusers reads PARALLEL_LOADING as it is imported.
-    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated") and (
-        PARALLEL_LOADING not in os.environ
-    )
+    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated")
