@@ -117,6 +117,14 @@ def test_a_checkpoint_with_steps_of_its_own_says_so(
         made(family, GenerateTask("a house", **SMALL))
 
 
+def test_one_step_is_refused_where_the_models_schedule_has_none(loaded: Loaded) -> None:
+    """diffusers would draw NaN."""
+    family = loaded("qwen_image_21", "generate")
+    with pytest.raises(InputError, match=r"num_inference_steps: .* give 2 or more \(found 1\)"):
+        made(family, GenerateTask("a house", **{**SMALL, "num_inference_steps": 1}))
+    assert made(family, GenerateTask("a house", **{**SMALL, "num_inference_steps": 2})).image
+
+
 @pytest.mark.parametrize("name", ["qwen_image_21"])
 def test_guidance_needs_a_negative_prompt_and_two_passes(loaded: Loaded, name: str) -> None:
     family = loaded(name, "generate")

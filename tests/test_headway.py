@@ -74,13 +74,13 @@ def spoken_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("spoken_of_at_once")
 def test_elsewhere_the_log_tells_now_and_then(command: InlineCommand) -> None:
-    file = command.write("tweets.json", [{"prompt": f"{n}"} for n in range(450)])
+    file = command.write("tweets.json", [{"prompt": f"{n}"} for n in range(900)])
     code, errors = command.run(file, "--plain")
-    assert code == 0 and re.search(r"INFO +Checking \d+/450 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Checking \d+/900 tweets\.", errors)
     code, errors = command.run(file)  # no terminal
-    assert code == 0 and re.search(r"INFO +Comparing \d+/450 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Comparing \d+/900 tweets\.", errors)
     code, errors = command.run(file, "--dry-run")
-    assert code == 0 and re.search(r"INFO +Checking \d+/450 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Checking \d+/900 tweets\.", errors)
 
 
 @pytest.mark.usefixtures("spoken_of_at_once")

@@ -198,12 +198,21 @@ class DiffusersPipeline(ModelFamily):
         return len(self.pipeline.config.get("sample_sigmas") or ()) or None
 
     def _check_steps(self, arguments: Mapping[str, Any]) -> None:
-        """Raises InputError for a number that the pipeline would pass over without a word."""
+        """Raises InputError for a number that the pipeline passes over, or cannot draw with."""
         own, asked = self._own_steps, arguments.get("num_inference_steps")
         if own is not None and asked not in (None, own):
             raise InputError(
                 f"num_inference_steps: this checkpoint has a schedule of {own} steps of its own; "
                 f"give {own}, or none (found {asked})."
+            )
+        scheduler = getattr(self.pipeline, "scheduler", None)
+        ends_at = scheduler.config.get("shift_terminal") if scheduler is not None else None
+        # Stretched to end at that noise, a schedule of one step is 0/0.
+        stretches = bool(ends_at) and hasattr(scheduler, "stretch_shift_to_terminal")
+        if stretches and (own or self._value(arguments, "num_inference_steps")) == 1:
+            raise InputError(
+                f"num_inference_steps: the schedule of this model (shift_terminal: {ends_at:g}) "
+                "has no single step; give 2 or more (found 1)."
             )
 
     def _begin_compilation(self) -> None:
@@ -305,7 +314,7 @@ class DiffusersPipeline(ModelFamily):
         guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
         return usual_guidance(self.pipeline_name, taken, guided is not False)
 
-    def _value(self, arguments: dict[str, Any], name: str) -> Any:
+    def _value(self, arguments: Mapping[str, Any], name: str) -> Any:
         """The value that the pipeline took: our argument, or its own default."""
         if name not in self.parameters:
             return None
