@@ -50,10 +50,6 @@ def _pictures(place: Place, side: int) -> int:
     return 2 if place.tiny else {1024: 5, 512: 12}[side]
 
 
-def _model(place: Place) -> Path:
-    return place.work / "checkpoints" / "z-image"
-
-
 def _loras(place: Place) -> list[Path]:
     return [place.work / "checkpoints" / f"lora-{n}.safetensors" for n in range(2)]
 
@@ -63,12 +59,12 @@ def make(place: Place) -> None:
     torch.set_grad_enabled(False)
     started = time.monotonic()
     pipeline = full_size.tiny_z_image() if place.tiny else full_size.z_image(place.device)
-    _model(place).parent.mkdir(parents=True, exist_ok=True)
+    place.z_image.parent.mkdir(parents=True, exist_ok=True)
     made = time.monotonic()
-    full_size.save(pipeline, _model(place))
+    full_size.save(pipeline, place.z_image)
     for number, file in enumerate(_loras(place)):
         full_size.lora(pipeline.transformer, file, number)
-    size = sum(f.stat().st_size for f in _model(place).rglob("*") if f.is_file())
+    size = sum(f.stat().st_size for f in place.z_image.rglob("*") if f.is_file())
     values = {"made, s": made - started, "written, s": time.monotonic() - made, "GB": size / 1e9}
     add(place.out, Row("Z-Image checkpoint with random weights", str(place.work), values))
 
@@ -78,7 +74,7 @@ def plain(place: Place) -> None:
     torch.set_grad_enabled(False)
     started = time.monotonic()
     pipeline = ZImagePipeline.from_pretrained(
-        _model(place), dtype=torch.bfloat16, device_map=place.device
+        place.z_image, dtype=torch.bfloat16, device_map=place.device
     )
     pipeline.set_progress_bar_config(disable=True)
     loaded = time.monotonic() - started
@@ -172,7 +168,7 @@ def engine(place: Place) -> None:
                 ends.append(time.monotonic())
 
         settings = {
-            "model": str(_model(place)),
+            "model": str(place.z_image),
             "device": place.device,
             "dtype": "bfloat16",
             "workers": {"max_batch": batch},
@@ -215,7 +211,7 @@ def _family(
         {"workers": {"max_batch": batch, **workers}, "dtype": "bfloat16", "device": place.device}
     )
     [device] = choose_devices(1, None, settings.device)
-    model = choose_model(str(_model(place)), None, "bfloat16", [device])
+    model = choose_model(str(place.z_image), None, "bfloat16", [device])
     if place.tiny and not FACTS[memory].on_cpu:
         memory = "fp8_cast"  # to try the benchmark itself
     model = replace(model, memory=memory)

@@ -60,7 +60,7 @@ def feed(
                 look()
         finally:
             while plan.rest:
-                engine.extend(job, [], plan.rest.close_some(*end))
+                engine.extend(job, [], plan.rest.close_some(*end, AT_ONCE))
             engine.seal(job)
 
 

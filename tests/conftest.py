@@ -31,7 +31,7 @@ from apps.log_lines import set_up_logging
 from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import known_paths, longest_first, rewritten_tests, slow_tests, warm_tests
+from tests import births, known_paths, longest_first, rewritten_tests, slow_tests, warm_tests
 from tests.inline_backend import InlineBackend
 from tests.process_tree import ProcessTree
 from tests.warm_commands import WarmCommand, WarmCommands
@@ -42,6 +42,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 PYTHONPATH = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
+EDIT_IMAGES = PROJECT / "edit_images.py"
 JOBS_PROGRAM = PROJECT / "tests" / "chaos" / "jobs_program.py"  # a caller's own
 for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
     os.environ.pop(name, None)
@@ -58,8 +59,9 @@ if GPU_THERE and not GPUS_ASKED_FOR and "PYTEST_XDIST_WORKER" not in os.environ:
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
-WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
+WARM_SCRIPTS = (COMMAND, BENCHMARK, EDIT_IMAGES, JOBS_PROGRAM)
 known_paths.look_up_once()
+births.take_over_simulated()
 WARM = WarmCommands()
 # Seconds until a test that waits for something gives up: only what never comes takes so long, and a
 # process that starts on a machine with ten times as much to do may well take a minute.
@@ -228,7 +230,7 @@ def worker_processes(main_pid: int) -> list[psutil.Process]:
     """The worker processes of a main process (not multiprocessing's own helpers)."""
     tree = ProcessTree()
     try:
-        spawned = [c for c in tree.children(main_pid) if "spawn_main" in " ".join(c.cmdline())]
+        spawned = [child for child in tree.children(main_pid) if "spawn_main" in _words(child)]
         servers = fork_servers(main_pid, tree)
         return spawned + [fork for server in servers for fork in tree.children(server.pid)]
     except psutil.Error:
@@ -239,9 +241,14 @@ def fork_servers(main_pid: int, tree: ProcessTree | None = None) -> list[psutil.
     """The fork servers of a main process: there may be one of simulated devices, and others."""
     try:
         known = (tree or ProcessTree()).children(main_pid)
-        return [c for c in known if "forkserver" in " ".join([c.name(), *c.cmdline()])]
+        return [child for child in known if "forkserver" in _words(child)]
     except psutil.Error:
         return []
+
+
+def _words(process: psutil.Process) -> str:
+    """By which it is known; one that is a fork has a name alone."""
+    return " ".join([process.name(), *process.cmdline()])
 
 
 def fork_server(main_pid: int) -> psutil.Process | None:
@@ -455,10 +462,10 @@ def project(tmp_path: Path, workplace: Workplace) -> Iterator[Project]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Z-Image checkpoint with random weights, small enough to draw in milliseconds."""
-    from demo_model.architecture import build_pipeline
+    from tests.tiny_pipelines import build_z_image
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(folder)
+    build_z_image().save_pretrained(folder)
     return folder
 
 

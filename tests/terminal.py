@@ -4,9 +4,16 @@ import os
 import pty
 import re
 import struct
+import subprocess
+import sys
 import termios
 import threading
+from collections.abc import Sequence
 from fcntl import ioctl
+from pathlib import Path
+
+from tests.conftest import WARM
+from tests.warm_commands import WarmCommand
 
 
 class Terminal:
@@ -25,6 +32,26 @@ class Terminal:
                 self._bytes += os.read(self.ours, 65536)
             except OSError:  # nobody writes to it any more
                 return
+
+    def start(
+        self, script: Path, arguments: Sequence[str], folder: Path, output: int | None = None
+    ) -> "subprocess.Popen[bytes] | WarmCommand":
+        """Start one of the scripts there, in a process group of its own.
+
+        Args:
+            output: where its standard output goes, if not there, too.
+        """
+        able, output = {"TERM": "xterm"}, self.theirs if output is None else output
+        warm = WARM.start_on(self.theirs, script, arguments, folder, able, output)
+        return warm or subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            cwd=folder,
+            env={**os.environ, **able},
+            stdin=self.theirs,
+            stdout=output,
+            stderr=self.theirs,
+            start_new_session=True,
+        )
 
     def close(self) -> None:
         """Wait for the last that was written to it."""

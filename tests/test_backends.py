@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from core.messages import (
     Ready,
     Stop,
     ToWorker,
-    encode,
 )
 from core.processes.fork_server import Keeper
 from core.processes.local_backend import LocalBackend
@@ -52,6 +50,7 @@ from tests.conftest import (
 )
 from tests.inline_backend import InlineBackend
 from tests.stub_backend import StubBackend, StubWorker
+from tests.wayward_workers import hang_up, leave, read_nothing, stop_amid_a_message, talk
 
 SETTINGS = load_settings(simulated())
 DEVICES = {f"cpu{i}": Device("cpu", i, "") for i in range(2)}
@@ -316,7 +315,7 @@ def test_a_forgotten_worker_is_not_heard_of_and_its_slot_is_free(bench: Bench) -
 
 @pytest.mark.parametrize("name", [*BACKENDS])
 def test_a_closed_backend_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
-    if name in ("forked", "on a node"):  # the server outlives backends: it is the program's
+    if name in ("spawned", "forked", "on a node"):  # fork server and resource tracker outlive it
         Bench(warm := BACKENDS[name]()).serve()
         warm.close()
     me = psutil.Process()
@@ -345,35 +344,6 @@ def processes() -> Iterator[Callable[..., Bench]]:
             return Bench(backend)
 
         yield bench
-
-
-def hang_up(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
-    writer.send_bytes(encode(Log("INFO", "farewell")))
-    writer.close()
-    reader.recv_bytes()
-
-
-def stop_amid_a_message(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
-    writer.send_bytes(encode(Log("INFO", "whole")))
-    half = encode(Log("INFO", "half"))
-    os.write(writer.fileno(), len(half).to_bytes(4, "big") + half[:7])
-    reader.recv_bytes()
-    os.write(writer.fileno(), half[7:])
-    reader.recv_bytes()
-
-
-def talk(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
-    for number in range(5_000):
-        writer.send_bytes(encode(Log("INFO", f"{number}", "x" * (number % 500))))
-
-
-def read_nothing(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
-    writer.send_bytes(encode(Log("INFO", "here")))
-    threading.Event().wait()
-
-
-def leave(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
-    os._exit(3)
 
 
 def test_a_worker_that_hangs_up_is_heard_to_the_end_and_its_death_follows(
@@ -496,6 +466,7 @@ def test_a_worker_that_reads_nothing_keeps_nobody_waiting_who_sends_it_all_that_
 def test_a_worker_that_cannot_be_started_leaves_no_file_descriptor(
     processes: Callable[..., Bench],
 ) -> None:
+    processes().serve()  # multiprocessing's resource tracker outlives it
     backend = processes(target=lambda *_: None).backend  # which cannot be sent to a process
     before = psutil.Process().num_fds()
     with pytest.raises(Exception, match="pickle"):

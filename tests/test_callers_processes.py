@@ -23,9 +23,9 @@ METHODS = ["spawn", "forkserver"]
 
 
 def run_caller(folder: Path, script: str) -> list[list[dict[str, Any]]]:
-    """The results of each call that `script` printed."""
+    """The results of each call that `script` printed. The caller has imported what it needs."""
     (folder / "drawing.py").write_text(DRAW)
-    done = run_script(f"import json, sys; sys.path.insert(0, '')\n{script}", folder)
+    done = run_script(f"import json, sys\n{script}", folder, "simulated")
     assert done.returncode == 0 and "fork server" not in done.stderr, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -38,17 +38,16 @@ def assert_drawn(batches: list[list[dict[str, Any]]], count: int) -> None:
 def test_in_workers_of_joblib_every_process_is_born(tmp_path: Path) -> None:
     """Their start method is `loky`, which only they know."""
     script = f"""
-from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from drawing import draw
-for results in Parallel(n_jobs=2)(delayed(draw)(method) for method in {METHODS}):
+for results in get_reusable_executor(max_workers=1).map(draw, {METHODS}):
     print(json.dumps(results))
 """
     assert_drawn(run_caller(tmp_path, script), 2)
 
 
 def test_in_an_executor_of_any_kind_every_process_is_born(tmp_path: Path) -> None:
-    (tmp_path / "caller.py").write_text(f"""
-import json
+    script = f"""
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from drawing import draw
@@ -59,8 +58,7 @@ if __name__ == "__main__":
         with ProcessPoolExecutor(1) as executor:
             for results in executor.map(draw, {METHODS}):
                 print(json.dumps(results))
-""")
-    script = "import runpy; runpy.run_path('caller.py', run_name='__main__')"
+"""
     assert_drawn(run_caller(tmp_path, script), 6)
 
 
@@ -155,7 +153,7 @@ with MultiGPUImageGenerator(1, config=config, output_dir="out") as generator:
     results += generator.generate_batch([{"prompt": "more", "output_path": "more.png"}])
 print(codes, [result.status for result in results])
 """
-    done = run_script(script, tmp_path)
+    done = run_script(script, tmp_path, "simulated")
     assert done.stdout == "[4, 4, 5] ['done', 'done', 'done']\n", done.stderr
 
 

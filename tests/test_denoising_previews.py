@@ -88,7 +88,7 @@ class Worker:
 
 
 def drawing(**fields: Any) -> GenerateTask:
-    size: dict[str, Any] = {"width": SIDE, "height": SIDE, "num_inference_steps": 8}
+    size: dict[str, Any] = {"width": SIDE, "height": SIDE, "num_inference_steps": 4}
     return GenerateTask(**{"prompt": "a red house", "seed": 1, **size, **fields})
 
 
@@ -105,7 +105,7 @@ def shows_the_picture_and_leaves_it_alone(worker: Worker, task: Any, other: Any)
     watched = worker.draw(task, previews=3)
     assert np.array_equal(plain, watched), "previews changed the picture"
     assert not worker.logged
-    assert worker.steps == [(1, 2, 8), (2, 4, 8), (3, 6, 8)]
+    assert worker.steps == [(1, 1, 4), (2, 2, 4), (3, 3, 4)]
     first, newest = worker.shown[0].picture(), worker.shown[-1].picture()
     assert newest.mode == "RGB" and newest.size == (SIDE, SIDE)
     another = worker.draw(other)
@@ -131,7 +131,7 @@ def test_an_edits_preview_shows_the_edit_and_changes_no_pixel(
 
     def editing(seed: int) -> EditTask:
         areas: dict[str, Any] = {"working_area": SIDE**2, "condition_area": 32**2}
-        size: dict[str, Any] = {"width": SIDE, "height": SIDE, "num_inference_steps": 8}
+        size: dict[str, Any] = {"width": SIDE, "height": SIDE, "num_inference_steps": 4}
         return EditTask("make it night", (pictures[0],), seed=seed, **size, **areas)
 
     shows_the_picture_and_leaves_it_alone(worker, editing(1), editing(2))
@@ -155,14 +155,14 @@ def test_an_edit_within_a_mask_is_shown_as_any_other(
         (pictures[0],),
         width=SIDE,
         height=SIDE,
-        num_inference_steps=8,
+        num_inference_steps=4,
         working_area=SIDE**2,
         seed=1,
         mask=str(tmp_path / "mask.png"),
     )
     plain = worker.draw(task)
     assert np.array_equal(plain, worker.draw(task, previews=3)), "previews changed the picture"
-    assert worker.steps == [(1, 2, 8), (2, 4, 8), (3, 6, 8)] and not worker.logged
+    assert worker.steps == [(1, 1, 4), (2, 2, 4), (3, 3, 4)] and not worker.logged
     assert all(sketch.picture().size == (SIDE, SIDE) for sketch in worker.shown)
     worker.draw(task)
     assert not worker.shown
@@ -186,7 +186,7 @@ def test_a_preview_is_clean_whatever_the_scheduler_computes_with(
     plain = worker.draw(drawing())
     assert np.array_equal(plain, worker.draw(drawing(), previews=3))
     assert not worker.logged
-    assert [total for *_, total in worker.steps] == [8] * 3
+    assert [total for *_, total in worker.steps] == [4] * 3
     assert all(likeness(sketch.picture(), plain) > 0.9 for sketch in worker.shown)
 
 
@@ -194,7 +194,7 @@ def test_pictures_that_are_drawn_together_have_each_its_own_previews(
     checkpoint: Callable[[str], Path],
 ) -> None:
     worker = Worker(checkpoint("z_image"), "generate", group_size=3)
-    tasks = [drawing(seed=seed) for seed in range(3)]
+    tasks = [drawing(seed=seed, num_inference_steps=8) for seed in range(3)]
     plain = worker.draw_together(tasks, [0, 0, 0])
     watched = worker.draw_together(tasks, [3, 0, 1])
     assert all(map(np.array_equal, plain, watched))

@@ -19,7 +19,7 @@ from apps.edit_images.found_pictures import natural
 from apps.edit_images.options import EXAMPLES, check_source, parse_arguments
 from core.errors import InputError
 from core.store.provenance import read_provenance
-from tests.conftest import PROJECT, Project, simulated, wait_until, write_safetensors
+from tests.conftest import EDIT_IMAGES, PROJECT, Project, simulated, wait_until, write_safetensors
 from tests.folder_command import FolderCommand
 
 NIGHT = ("--instruction", "make it night")
@@ -488,7 +488,7 @@ def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> Non
     config = str(project.write_settings(settings))
     line = ["photos", *NIGHT, "--config", config, "--set", "steps=3", "--set", "size=128x128"]
 
-    run = project.execute(PROJECT / "edit_images.py", line)
+    run = project.execute(EDIT_IMAGES, line)
     made = project.folder / "outputs" / "photos_edited"
     wait_until(lambda: any(made.glob("*.png")), "a picture")
     run.interrupt()
@@ -497,7 +497,7 @@ def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> Non
     assert 0 < done < 60 and "Continue later with" in run.errors
 
     project.write_settings({**settings, "simulated": {"seconds_per_megapixel_step": 0.0}})
-    run = project.execute(PROJECT / "edit_images.py", line)
+    run = project.execute(EDIT_IMAGES, line)
     assert run.finish() == 0, run.errors
     assert run.output.splitlines()[0] == f"60 edits: {60 - done} done, {done} skipped"
 

@@ -16,7 +16,7 @@ from tests.test_native_image_generator import spec_for
 
 EDITORS = ("qwen_image_edit_plus", "qwen_image_edit", "flux_kontext")
 SMALL: dict[str, Any] = {
-    "width": 64, "height": 64, "working_area": 64 * 64, "condition_area": 32 * 32,
+    "width": 32, "height": 32, "working_area": 32 * 32, "condition_area": 32 * 32,
     "num_inference_steps": 2, "true_cfg_scale": 1.0, "seed": 1,
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def edited(editor: Any, sources: list[str], **fields: Any) -> Any:
 def test_an_editor_draws_by_source_and_seed(loaded: Loaded, pictures: list[str], name: str) -> None:
     editor = loaded(name)
     first = edited(editor, pictures[:1])
-    assert first.image.size == (64, 64)
+    assert first.image.size == (32, 32)
     assert first.used["num_inference_steps"] == 2
     pixels = np.asarray(first.image)
     assert np.array_equal(pixels, np.asarray(edited(editor, pictures[:1]).image))
@@ -95,7 +95,7 @@ def test_the_text_encoder_sees_pictures_in_the_plane(
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model, "forward", spy)
-    edited(editor, pictures[:1], condition_area=112 * 112)
+    edited(editor, pictures[:1], condition_area=112 * 112, working_area=64 * 64)
     time, row, column = seen[0][-3:, 0]
     assert not row.equal(column) and not row.equal(time)
 
@@ -114,8 +114,8 @@ def test_the_working_resolution_is_the_tasks(
 
     monkeypatch.setattr(editor.pipeline.vae, "encode", spy)
     edited(editor, pictures[:1])
-    edited(editor, pictures[:1], working_area=96 * 96)
-    assert seen == [(64, 64), (96, 96)]
+    edited(editor, pictures[:1], working_area=64 * 64)
+    assert seen == [(32, 32), (64, 64)]
 
 
 def test_several_sources_where_the_pipeline_takes_them(loaded: Loaded, pictures: list[str]) -> None:

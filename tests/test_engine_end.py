@@ -266,5 +266,5 @@ def test_a_signal_handler_may_stop_the_generator(tmp_path: Path) -> None:
         tasks = [{"prompt": f"{n}"} for n in range(500)]
         print(generator.generate_batch(tasks)[-1].status)
         """
-    done = run_script(script, tmp_path)
+    done = run_script(script, tmp_path, "simulated")
     assert done.stdout == "interrupted\n", done.stderr

@@ -21,12 +21,13 @@ def run_benchmark(out: Path, *options: str) -> "subprocess.CompletedProcess[str]
 
 
 def test_a_part_that_fails_or_has_no_time_left_costs_no_other_row(tmp_path: Path) -> None:
-    # Without the checkpoint that z-image-make writes, the plain loop fails.
+    # Without the checkpoint that z-image-make writes, the plain loop fails at once.
     assert run_benchmark(tmp_path, "--only", "machine,z-image-plain").returncode == 0
     assert run_benchmark(tmp_path, "--only", "engine", "--budget", "1").returncode == 0
     verdicts = {r.name: str(r.values["result"]) for r in read(tmp_path) if r.table == "Parts"}
     assert verdicts["machine"] == "ok"
-    assert verdicts["z-image-plain"].startswith("failed: 1; ")
+    assert verdicts["z-image-plain"].startswith("failed: 1; there is no checkpoint at ")
+    assert verdicts["z-image-plain"].endswith("have z-image-make run before.")
     assert verdicts["engine"].startswith("left out")
     assert "| diffusers | 0." in (tmp_path / "results.md").read_text()
 

@@ -4,8 +4,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from PIL import Image
 import apps.headway_view
 from core.headway import Headway
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PATIENCE, PROJECT, Project, simulated, wait_until
+from tests.conftest import EDIT_IMAGES, PATIENCE, Project, simulated, wait_until
 from tests.inline_command import InlineCommand
 from tests.terminal import Terminal
 
@@ -49,17 +47,9 @@ def test_a_terminal_shows_how_far_it_is_until_ctrl_c_ends_it_at_once(
 ) -> None:
     many_pictures(project.folder / "pictures")
     project.write_settings(simulated(editor={"model": "simulated"}))
-    line = [sys.executable, str(PROJECT / "edit_images.py"), "pictures", "--config"]
-    line += ["settings.yaml", "--instruction", "make it night", *arguments]
+    line = ["pictures", "--config", "settings.yaml", "--instruction", "make it night", *arguments]
     terminal = Terminal(60)
-    process = subprocess.Popen(
-        line,
-        cwd=project.folder,
-        stdin=terminal.theirs,
-        stdout=terminal.theirs,
-        stderr=terminal.theirs,
-        start_new_session=True,
-    )
+    process = terminal.start(EDIT_IMAGES, line, project.folder)
     try:
         told = rf"checking [1-9]\d*/{MANY} edits, \d+:\d\d"
         wait_until(lambda: re.search(told, terminal.text) or process.poll(), "how far it is")
@@ -84,13 +74,13 @@ def spoken_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("spoken_of_at_once")
 def test_elsewhere_the_log_tells_now_and_then(command: InlineCommand) -> None:
-    file = command.write("tweets.json", [{"prompt": f"{n}"} for n in range(900)])
+    file = command.write("tweets.json", [{"prompt": f"{n}"} for n in range(450)])
     code, errors = command.run(file, "--plain")
-    assert code == 0 and re.search(r"INFO +Checking \d+/900 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Checking \d+/450 tweets\.", errors)
     code, errors = command.run(file)  # no terminal
-    assert code == 0 and re.search(r"INFO +Comparing \d+/900 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Comparing \d+/450 tweets\.", errors)
     code, errors = command.run(file, "--dry-run")
-    assert code == 0 and re.search(r"INFO +Checking \d+/900 tweets\.", errors)
+    assert code == 0 and re.search(r"INFO +Checking \d+/450 tweets\.", errors)
 
 
 @pytest.mark.usefixtures("spoken_of_at_once")

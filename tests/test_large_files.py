@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from apps.prompts import streamed
+from apps.prompts import json_document, streamed
 from apps.prompts.entries import read_entries
 from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
@@ -181,8 +181,13 @@ ENDS = {"prompts.json": "]}"}
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_large_file_is_never_in_memory(tmp_path: Path, name: str) -> None:
-    file, count = tmp_path / name, 100_000
+def test_a_large_file_is_never_in_memory(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", streamed.LARGE // 4)
+    monkeypatch.setattr(streamed, "HEAD", streamed.HEAD // 4)
+    monkeypatch.setattr(json_document, "PIECE", json_document.PIECE // 4)
+    file, count = tmp_path / name, 25_000
     with file.open("w") as stream:
         stream.write(BEGINNINGS.get(name, ""))
         stream.writelines(map(FORMS[name], prompts(count)))

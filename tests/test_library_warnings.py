@@ -12,7 +12,7 @@ from loguru import logger
 from core.engine.worker_log import MOST_REMEMBERED, MOST_WARNINGS, WorkerLog
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PATIENCE, PROJECT, Project, simulated, submitted
+from tests.conftest import PATIENCE, PROJECT, Project, run_script, simulated, submitted
 from tests.stub_backend import StubBackend
 from tests.test_native_image_generator import SMALL
 
@@ -148,16 +148,14 @@ def test_careless_words_of_a_library_end_no_task() -> None:
     ]
 
 
-def test_a_worker_prints_nothing_and_sends_everything() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
+def test_a_worker_prints_nothing_and_sends_everything(tmp_path: Path) -> None:
+    done = run_script(SCRIPT, tmp_path, "models")
+    assert (done.returncode, done.stderr) == (0, "")
     whose = "'Mira_03 and 1 more'"
     assert done.stdout.splitlines() == [
-        "WARNING '' <string>: early",
-        f"WARNING {whose} <string>: an ignored LoRA key",
-        f"DEBUG {whose} <string>: an old name (FutureWarning, line 13)",
+        "WARNING '' script: early",
+        f"WARNING {whose} script: an ignored LoRA key",
+        f"DEBUG {whose} script: an old name (FutureWarning, line 13)",
         f"WARNING {whose} diffusers: no keys fit",
         f"DEBUG {whose} transformers: `torch_dtype` is deprecated!",
         f"WARNING {whose} huggingface_hub: HTTP Error 503",

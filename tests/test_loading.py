@@ -11,7 +11,7 @@ from core.devices.load_turns import LoadTurns, loading_environment
 from core.events import Event, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
-from tests.conftest import run_script, simulated, wait_for_workers
+from tests.conftest import simulated, wait_for_workers
 from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.paper_models import write_header
 from tests.test_native_image_generator import spec_for
@@ -105,13 +105,18 @@ def states_of(
     ) as generator:
         wait_for_workers(generator)  # of few tasks the first one may have done all by then
         assert all(result.success for result in generator.generate_batch([{"prompt": "a"}]))
+    return states
+
+
+def turns(states: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Who begins to load, has loaded or leaves."""
     return [s for s in states if s[1] in ("loading the model", "ready", "stopping")]
 
 
 def test_nobody_loads_until_the_first_one_has_and_then_all_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, *then = states_of(tmp_path, monkeypatch, 3)
+    first, *then = turns(states_of(tmp_path, monkeypatch, 3))
     assert then[0] == (first[0], "ready")
     assert [state for _, state in then[1:3]] == ["loading the model"] * 2
 
@@ -121,9 +126,12 @@ def test_where_the_first_load_fails_the_next_worker_is_the_first(
 ) -> None:
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=1)
     states = states_of(tmp_path, monkeypatch, 3, **SPAWNED)
-    (failed, _), left, (second, loads), ready = states[:4]
+    (failed, _), left, (second, loads), ready = turns(states)[:4]
     assert left == (failed, "stopping")
-    assert loads == "loading the model" and ready == (second, "ready") and second != failed
+    assert loads == "loading the model" and ready == (second, "ready")
+    before = dict(states[: states.index(left)])
+    waiting = [worker for worker, state in before.items() if state == "waiting to load"]
+    assert second in waiting or not waiting, "who takes long to start may be late for it"
 
 
 @pytest.mark.parametrize(
@@ -148,46 +156,3 @@ def test_the_users_own_value_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_ENABLE_PARALLEL_LOADING", "0")
     spec = checkpoint(tmp_path, 1)
     assert loading_environment(spec) == {"HF_ENABLE_PARALLEL_LOADING": "0"}
-
-
-def test_a_fork_server_reads_files_side_by_side_and_sees_no_package_that_would_open_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """diffusers reads the variable as it is imported; its threads come and go with each load."""
-    monkeypatch.setenv("HF_ENABLE_PARALLEL_LOADING", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as main starts the server
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    script = """
-        import os, sys
-        from pathlib import Path
-
-        os.environ |= {"WORKER_PRELOAD_ROLE": "generate"}
-        os.environ |= {"WORKER_PRELOAD_PARENT": str(os.getppid())}
-        import workers.preload
-
-        print(workers.preload.complete, workers.preload.refusal)
-        from diffusers.utils import is_bitsandbytes_available, is_torchao_available
-        from peft.import_utils import is_bnb_available
-
-        print(sys.modules["torchao"], sys.modules["bitsandbytes"])
-        print(is_torchao_available(), is_bitsandbytes_available(), is_bnb_available(), flush=True)
-        import torch
-        from diffusers import ZImageTransformer2DModel
-        from diffusers.utils.constants import HF_ENABLE_PARALLEL_LOADING
-
-        from core.devices.model_choice import DEMO_MODEL
-
-        child = os.fork()
-        if child == 0:
-            whole = ZImageTransformer2DModel.from_pretrained(DEMO_MODEL / "transformer")
-            whole.save_pretrained("shards", max_shard_size="1MB")
-            loaded = ZImageTransformer2DModel.from_pretrained("shards", device_map="cpu")
-            same = all(torch.equal(a, b) for a, b in zip(whole.parameters(), loaded.parameters()))
-            files = len(list(Path("shards").glob("*.safetensors")))
-            print(HF_ENABLE_PARALLEL_LOADING, same, files > 2, flush=True)
-            os._exit(0)
-        os.waitpid(child, 0)
-    """
-    done = run_script(script, tmp_path)
-    said = ["True None", "None None", "False False False", "True True True"]
-    assert done.stdout.splitlines()[:4] == said, done.stderr

@@ -3,8 +3,6 @@
 import json
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,17 +16,10 @@ import apps.tweets.command
 import apps.watch.command
 from apps.edit_benchmark.plain_table import print_note
 from core.status.run_status import Failure, KindStatus, RunStatus
-from tests.conftest import PROJECT, Project, simulated
+from tests.conftest import COMMAND, PATIENCE, PROJECT, Project, simulated
 from tests.terminal import Terminal
 
-COMMAND = PROJECT / "generate_images_from_tweets.py"
 DEEP = "a-folder-with-a-long-name/below another one with spaces/and-a-third-that-is-longer-still"
-
-
-def shown_on(terminal: Terminal, line: Sequence[str], folder: Path) -> int:
-    """Run a command there; returns its exit code."""
-    streams = terminal.theirs
-    return subprocess.call(line, cwd=folder, stdin=streams, stdout=streams, stderr=streams)
 
 
 @pytest.mark.parametrize("columns", [60, 80])
@@ -36,9 +27,9 @@ def test_paths_and_commands_of_a_run_stay_whole(project: Project, columns: int) 
     tweets = [{"prompt": "a"}, {"prompt": "b", "lora_path": f"{DEEP}/there-is-no.safetensors"}]
     project.write_tweets(tweets)
     project.write_settings(simulated())
-    line = [sys.executable, str(COMMAND), "tweets.json", "1", "--config", "settings.yaml"]
+    line = ["tweets.json", "1", "--config", "settings.yaml", "--output-dir", DEEP]
     terminal = Terminal(columns)
-    code = shown_on(terminal, [*line, "--output-dir", DEEP], project.folder)
+    code = terminal.start(COMMAND, line, project.folder).wait(PATIENCE)
     terminal.close()
     said = [re.sub(r".*\r", "", line) for line in terminal.text.split("\r\n")]
     page = f"All at a glance: {project.folder}/{DEEP}/tweets/index.html"
@@ -69,8 +60,8 @@ def test_a_long_place_and_the_command_of_a_killed_run_are_told_whole(tmp_path: P
     (folder / "status.json").write_text(json.dumps(status.as_json()))
     for once in ([], ["--once"]):
         terminal = Terminal(60)
-        line = [sys.executable, str(PROJECT / "watch.py"), str(folder), *once]
-        assert shown_on(terminal, line, tmp_path) == 1
+        line = [str(folder), *once]
+        assert terminal.start(PROJECT / "watch.py", line, tmp_path).wait(PATIENCE) == 1
         terminal.close()
         said = terminal.text.split("\r\n")
         assert [line for line in said if line.endswith(f"Continue with: {command}")], said

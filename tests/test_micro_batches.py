@@ -79,7 +79,7 @@ def test_like_pictures_are_drawn_together_when_asked_for(
     tiny_model: Path, tiny_loras: list[Path], tmp_path: Path
 ) -> None:
     tasks: list[dict[str, Any]] = [
-        {"prompt": f"{i}", "width": 64, "height": 64 if i % 2 else 48} for i in range(8)
+        {"prompt": f"{i}", "width": 48, "height": 48 if i % 2 else 32} for i in range(8)
     ]
     tasks += [{**tasks[0], "prompt": "styled", "lora_path": str(tiny_loras[0])}]
     config = {"model": str(tiny_model), "device": "cpu", "workers": {"max_batch": 3}}
@@ -90,14 +90,14 @@ def test_like_pictures_are_drawn_together_when_asked_for(
     used = [read_provenance(Path(str(r.output_path)))["used"] for r in results]
     at_once = [u.get("pictures_at_once", 1) for u in used]
     assert max(at_once) == 3 and at_once[8] == 1
-    assert {(u["width"], u["height"]) for u in used} == {(64, 64), (64, 48)}
+    assert {(u["width"], u["height"]) for u in used} == {(48, 48), (48, 32)}
 
 
 @ON_BOTH
 def test_one_bad_picture_of_a_batch_leaves_the_others_alone(
     tmp_path: Path, workplace: Workplace
 ) -> None:
-    tasks = [{"prompt": p, "width": 64, "height": 64} for p in ("a", "b", "!nan", "c", "d")]
+    tasks = [{"prompt": p, "width": 32, "height": 32} for p in ("a", "b", "!nan", "c", "d")]
     config = workplace.simulated(workers={"max_batch": 5})
     with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
         results = generator.generate_batch(tasks)
@@ -108,7 +108,7 @@ def test_one_bad_picture_of_a_batch_leaves_the_others_alone(
 @pytest.mark.parametrize("fault", ["cuda", "crash", "hang"])
 def test_a_poisonous_picture_fails_alone(tmp_path: Path, fault: str, workplace: Workplace) -> None:
     """What broke with it in one batch is tried again without it."""
-    tasks = [{"prompt": p, "width": 64, "height": 64} for p in ("a", "b", f"!{fault}", "c", "d")]
+    tasks = [{"prompt": p, "width": 32, "height": 32} for p in ("a", "b", f"!{fault}", "c", "d")]
     config = workplace.simulated(
         workers={"max_batch": 5},
         supervision={"restart_backoff": 0.01, "restarts_before_retirement": 50, "task_timeout": 2},

@@ -21,7 +21,7 @@ from core.tasks import GenerateTask, Lora
 from core.worker_spec import WorkerSpec
 from tests.conftest import DEVICE
 
-SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
+SMALL: dict[str, Any] = {"width": 32, "height": 32, "num_inference_steps": 2}
 
 
 def pixels(path: str | None) -> np.ndarray[Any, Any]:
@@ -77,7 +77,7 @@ def test_provenance_says_how_the_picture_was_made(tiny_model: Path, tmp_path: Pa
     lines = text.splitlines()
     assert lines[:2] == ["a red house — ☃", "Negative prompt: rain"]
     assert lines[2].startswith(
-        "Steps: 2, Sampler: FlowMatchEulerDiscrete, CFG scale: 1.0, Seed: 5, Size: 64x64, "
+        "Steps: 2, Sampler: FlowMatchEulerDiscrete, CFG scale: 1.0, Seed: 5, Size: 32x32, "
         "Model: tiny, Model hash: "
     )
     full = read_provenance(file)
@@ -321,5 +321,5 @@ def test_a_relative_of_z_image_encodes_in_its_own_way(
     native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
     assert native.load() == "ZImageOmniPipeline"
     pictures = [drawn(native, prompt=prompt) for prompt in ("a red house", "a blue house")]
-    assert pictures[0].shape == (64, 64, 3) and not np.array_equal(pictures[0], pictures[1])
+    assert pictures[0].shape == (32, 32, 3) and not np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(drawn(native), pictures[0]), "from the remembered prompt"

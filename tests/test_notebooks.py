@@ -2,9 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from core.status.progress_line import ProgressLine
 from core.status.tracker import RunTracker
 from core.status.words import sentence
 from core.tasks import Result
-from tests.conftest import PROJECT, simulated, wait_until
+from tests.conftest import run_script, simulated, wait_until
 from tests.simulated_runs import Clock
 
 
@@ -83,14 +80,8 @@ def test_generate_batch_in_a_kernel_and_outside(notebook: bool, tmp_path: Path) 
         ) as generator:
             generator.generate_batch([{{"prompt": "a"}}, {{"prompt": "!nan"}}])
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_script(code, tmp_path, "simulated")
+    assert done.returncode == 0, done.stderr
     if notebook:
         *log, last, empty = as_shown(done.stdout)
         assert re.fullmatch(r"failed 2/2, in \d+:\d\d.*1 failed", last) and not empty

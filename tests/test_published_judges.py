@@ -173,7 +173,7 @@ def test_pictures_are_called_as_editscores_own_code_calls_them(
     kind: str, begins: str, tmp_path: Path
 ) -> None:
     build_dense(tmp_path / "model")
-    judge = judge_of("editscore", tmp_path / "model")
+    judge = judge_of("editscore", tmp_path / "model", max_new_tokens=1)
     judge.model.config.model_type = kind
     shown: list[str] = []
     processor = judge.processor

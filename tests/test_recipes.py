@@ -39,7 +39,7 @@ from tests.test_hub import lines
 from workers.models.registry import create_family
 
 FOLDER = PROJECT / "config" / "recipes"
-SMALL: dict[str, Any] = {"width": 64, "height": 64}
+SMALL: dict[str, Any] = {"width": 32, "height": 32}
 LIGHTNING = {
     "base_shift": 1.0986122886681098,
     "max_shift": 1.0986122886681098,
@@ -233,7 +233,7 @@ def test_a_recipe_runs_with_its_own_settings(
     denoiser.register_forward_hook(count, with_kwargs=True)
     [picture] = family.run([Lease("id", 1, task, None, "fingerprint", "unused.png")])
     used = picture.used
-    assert picture.image.size == (64, 64)
+    assert picture.image.size == (32, 32)
     assert used["num_inference_steps"] == recipe.steps
     assert passes == recipe.steps * recipe.passes
     assert {k: used[k] for k in ("cfg", "distilled_cfg") if k in used} == recipe.guidance

@@ -1,6 +1,5 @@
 """An output folder and its neighbours: forks, other users, file systems without locks."""
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -10,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -138,14 +136,14 @@ def test_a_file_system_without_locks_is_named_with_a_way_out(
 def test_a_ledger_lives_where_files_cannot_be_mapped(tmp_path: Path) -> None:
     """As on 9p and some network file systems: SQLite's index of a WAL cannot be shared there."""
     script = """
-        import os, sys
+        import os
         from pathlib import Path
         from core.store.ledger import Ledger
-        from tests.test_shared_folders import refuse_mapping
+        from tests.unmappable import refuse_mapping
 
         refuse_mapping()
         ledger = Ledger.open(Path("run"))
-        if sys.stdin.read() == "die":
+        if Path("said").read_text() == "die":
             ledger.lease("l", "k", 1, "w", "below/partial")
             os._exit(0)
         print(ledger.open_leases())
@@ -154,45 +152,8 @@ def test_a_ledger_lives_where_files_cannot_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for said, expected in (("die", ""), ("look", "['below/partial']\n"), ("look", "['below/")):
         (tmp_path / "said").write_text(said)
-        with (tmp_path / "said").open() as stream:
-            kept = os.dup(0)
-            os.dup2(stream.fileno(), 0)
-            try:
-                done = run_script(script, tmp_path)
-            finally:
-                os.dup2(kept, 0)
-                os.close(kept)
+        done = run_script(script, tmp_path, "simulated")
         assert done.returncode == 0 and done.stdout.startswith(expected), done.stderr
-
-
-def refuse_mapping() -> None:
-    """Have SQLite's own calls of `mmap` fail in this process (`xSetSystemCall` of its VFS)."""
-    import _sqlite3
-
-    pointer = ctypes.c_void_p
-    setter = ctypes.CFUNCTYPE(ctypes.c_int, pointer, ctypes.c_char_p, pointer)
-
-    class Vfs(ctypes.Structure):
-        _fields_ = [
-            *((name, ctypes.c_int) for name in ("version", "file_size", "path_size")),
-            *((f"other_{i}", pointer) for i in range(16)),
-            ("set_system_call", setter),
-        ]
-
-    def refuse(*_: object) -> int | None:
-        ctypes.set_errno(errno.ENODEV)
-        return ctypes.c_void_p(-1).value
-
-    library = ctypes.CDLL(_sqlite3.__file__)
-    library.sqlite3_vfs_find.restype = pointer
-    vfs = Vfs.from_address(library.sqlite3_vfs_find(None))
-    numbers = [ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    kind = ctypes.CFUNCTYPE(pointer, pointer, *numbers, use_errno=True)
-    _kept.append(kind(refuse))
-    assert not vfs.set_system_call(ctypes.addressof(vfs), b"mmap", ctypes.cast(_kept[0], pointer))
-
-
-_kept: list[Any] = []  # what SQLite may call for as long as this process lives
 
 
 @pytest.mark.parametrize(

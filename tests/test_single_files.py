@@ -30,7 +30,7 @@ from tests.test_memory_mode_loras import OfMode
 from tests.test_native_image_generator import drawn, spec_for
 from workers.models.native_image_generator import NativeImageGenerator
 
-SMALL = {"width": 64, "height": 64, "num_inference_steps": 2}
+SMALL = {"width": 32, "height": 32, "num_inference_steps": 2}
 Layout = Callable[[Any], Mapping[str, torch.Tensor]]
 
 
@@ -42,20 +42,14 @@ def _comfy(pipeline: Any) -> dict[str, torch.Tensor]:
     return {original_layouts.DENOISER + k: v for k, v in _diffusers(pipeline).items()}
 
 
-def build_z_image() -> Any:
-    from demo_model.architecture import build_pipeline
-
-    return build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16))
-
-
 def build_sdxl() -> Any:
     # The two text encoders are told apart by their widths.
     return StableDiffusionXLPipeline(**tiny_pipelines.sdxl_components(second_width=48))
 
 
 LAYOUTS: dict[str, tuple[Callable[[], Any], Layout]] = {
-    "Z-Image, its own names": (build_z_image, original_layouts.z_image),
-    "Z-Image, diffusers' names": (build_z_image, _diffusers),
+    "Z-Image, its own names": (tiny_pipelines.build_z_image, original_layouts.z_image),
+    "Z-Image, diffusers' names": (tiny_pipelines.build_z_image, _diffusers),
     "FLUX, diffusers' names": (tiny_pipelines.build_flux, _diffusers),
     "Qwen-Image, diffusers' names": (tiny_pipelines.build_qwen_image, _diffusers),
     "SDXL, the whole checkpoint": (build_sdxl, original_layouts.sdxl),

@@ -151,9 +151,9 @@ def test_an_editor_over_several_gpus_edits_the_same(
         task = EditTask(
             "add snow",
             (str(source),),
-            width=64,
-            height=64,
-            working_area=64 * 64,
+            width=32,
+            height=32,
+            working_area=32 * 32,
             condition_area=32 * 32,
             num_inference_steps=2,
             true_cfg_scale=2.0,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from apps.run_summary import Tally, failure_lines
+from core import batches, feeding
 from core.events import Event, TaskEnded, TaskShape, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.run_status import PROGRAM, RunStatus
@@ -90,9 +91,13 @@ def test_jobs_with_a_listener_of_their_own_count_as_well(tmp_path: Path) -> None
     assert [event.shape.kind for event in ended] == ["generate"]
 
 
-def test_a_streamed_input_is_counted_from_the_beginning(tmp_path: Path) -> None:
-    tasks = [{"prompt": f"{n}", "width": 64, "height": 64} for n in range(700)]
-    tasks[650] = {"width": 64}
+def test_a_streamed_input_is_counted_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "FIRST", 40)
+    monkeypatch.setattr(feeding, "AT_ONCE", 50)
+    tasks = [{"prompt": f"{n}", "width": 64, "height": 64} for n in range(160)]
+    tasks[150] = {"width": 64}
     totals: set[int] = set()
 
     def listen(event: Event) -> None:
@@ -104,8 +109,8 @@ def test_a_streamed_input_is_counted_from_the_beginning(tmp_path: Path) -> None:
     ) as generator:
         generator.generate_batch(tasks)
     told = document(tmp_path)
-    assert totals == {700}, "also while most of it is not looked at"
-    assert (told["total"], told["done"], told["failed"]) == (700, 699, 1)
+    assert totals == {160}, "also while most of it is not looked at"
+    assert (told["total"], told["done"], told["failed"]) == (160, 159, 1)
 
 
 def test_without_a_folder_there_is_a_status_and_no_file(tmp_path: Path) -> None:

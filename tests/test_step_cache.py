@@ -123,7 +123,7 @@ def test_a_picture_is_the_same_whatever_was_drawn_before(
     for guided in (False, True):
         task = settings(guided)
         first = drawn(family, **task)
-        other = settings(not guided, prompt=LONG, width=96, height=48, num_inference_steps=9)
+        other = settings(not guided, prompt=LONG, width=64, height=32, num_inference_steps=9)
         drawn(family, **other)
         assert np.array_equal(drawn(family, **task), first)
         break_off(family, task)
@@ -173,7 +173,7 @@ def test_z_image_is_guided_apart_where_the_backend_takes_no_masks(
     family = cached(folders("z_image"), "first_block", attention_backend="flash")
     task = settings(guided=True, prompt=LONG)
     first = drawn(family, **task)
-    drawn(family, **settings(guided=True, width=96))
+    drawn(family, **settings(guided=True, width=64))
     assert np.array_equal(drawn(family, **task), first)
 
 
@@ -219,7 +219,7 @@ def source(tmp_path: Path) -> str:
 
 def edited(editor: Any, source: str, **fields: Any) -> Any:
     given = {
-        "instruction": "make it night", "width": 64, "height": 64, "working_area": 64 * 64,
+        "instruction": "make it night", "width": 32, "height": 32, "working_area": 32 * 32,
         "condition_area": 32 * 32, "num_inference_steps": STEPS, "true_cfg_scale": 4.0,
         "negative_prompt": "rain", "seed": 1, **fields,
     }  # fmt: skip
@@ -238,7 +238,7 @@ def test_edits_are_the_same_whatever_was_edited_before(
 ) -> None:
     editor = editor_for(folders(name), kind)
     first = edited(editor, source)
-    edited(editor, source, width=96, instruction=LONG, num_inference_steps=11)
+    edited(editor, source, width=64, instruction=LONG, num_inference_steps=11)
     assert np.array_equal(edited(editor, source), first)
     assert np.array_equal(edited(editor_for(folders(name), kind), source), first)
 
@@ -329,7 +329,7 @@ def test_a_picture_counts_as_changed_only_where_a_step_cache_is_on(tmp_path: Pat
 
 def test_two_workers_draw_what_one_draws(tiny_model: Path, tmp_path: Path) -> None:
     tasks = [
-        {"prompt": f"{i}", "width": 64, "height": 64, "output_path": f"{i}.png", "seed": i}
+        {"prompt": f"{i}", "width": 32, "height": 32, "output_path": f"{i}.png", "seed": i}
         for i in range(4)
     ]
     config = {

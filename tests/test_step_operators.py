@@ -41,8 +41,8 @@ def by_diffusers(model: Path, guidance: float) -> Draw:
         with torch.no_grad():
             return pipeline(
                 prompt="a red house",
-                width=64,
-                height=64,
+                width=32,
+                height=32,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=torch.Generator("cpu").manual_seed(0),

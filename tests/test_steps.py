@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
@@ -171,13 +169,9 @@ def test_the_terminals_line_of_a_worker_says_how_far_its_task_is(
     # Longer than anybody waits for it: what it shows for a moment may be missed.
     tweets = project.write_tweets([{"prompt": "a", "num_inference_steps": 1000}])
     config = project.write_settings(simulated(simulated=STEPS_OF_0_1))
-    line = [sys.executable, str(COMMAND), str(tweets), "1", "--config", str(config)]
-    run = subprocess.Popen(
-        [*line, "--output-dir", str(project.folder / "out")],
-        stderr=terminal.theirs,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "TERM": "xterm"},
-    )
+    line = [str(tweets), "1", "--config", str(config), "--output-dir", str(project.folder / "out")]
+    with open(os.devnull, "w") as nowhere:
+        run = terminal.start(COMMAND, line, project.folder, nowhere.fileno())
     try:
         told = r"cpu0 .*tweets_00 +(\d+)/1000\b"
         wait_until(lambda: len({*re.findall(told, terminal.text)}) > 1, "its steps")

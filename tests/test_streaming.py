@@ -18,8 +18,10 @@ from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
 from tests.conftest import LOCAL, PATIENCE, PROJECT, Workplace, merged
 from tests.inline_backend import InlineBackend
 
-FIRST = 200  # inputs that are checked before anything is drawn; users have more of them
-MANY = FIRST + 600
+# Inputs that are checked before anything is drawn, and that are planned together later on; users
+# have more of them.
+FIRST, AT_ONCE = 40, 50
+MANY = FIRST + 120
 CONFIG = {
     "model": "simulated",
     "device": "cpu",
@@ -30,6 +32,7 @@ CONFIG = {
 @pytest.fixture(autouse=True)
 def few_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "FIRST", FIRST)
+    monkeypatch.setattr(feeding, "AT_ONCE", AT_ONCE)
 
 
 class Inputs:
@@ -78,7 +81,7 @@ def test_pictures_are_there_while_the_input_is_still_read(
         assert any((tmp_path / "out").glob("*.png"))
 
     with open_generator(workplace, tmp_path / "out", listen) as generator:
-        plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
+        plan = generator.prepare(Inputs(FIRST + 60, wait_for_a_picture), [])
         assert plan.to_run == MANY
         assert f"{MANY} new" in plan.summary.line("tasks")
         results = generator.execute(plan)
@@ -94,8 +97,8 @@ def test_an_output_is_one_tasks_however_far_apart_two_stand(
     tmp_path: Path, workplace: Workplace
 ) -> None:
     inputs = [task(number) for number in range(MANY)]
-    inputs[FIRST + 400]["output_path"] = "7.PNG"
-    inputs[FIRST + 500] = {"prompt": ""}
+    inputs[FIRST + 80]["output_path"] = "7.PNG"
+    inputs[FIRST + 100] = {"prompt": ""}
     told: list[TaskEnded] = []
     with open_generator(
         workplace, tmp_path / "out", lambda e: told.append(e) if isinstance(e, TaskEnded) else None
@@ -103,9 +106,9 @@ def test_an_output_is_one_tasks_however_far_apart_two_stand(
         results = generator.generate_batch(inputs)
     assert [r.position for r in results] == list(range(MANY))
     failed = {r.position: r for r in results if not r.success}
-    assert sorted(failed) == [FIRST + 400, FIRST + 500]
-    assert "is also the output of task 7" in str(failed[FIRST + 400].error)
-    assert "prompt" in str(failed[FIRST + 500].error)
+    assert sorted(failed) == [FIRST + 80, FIRST + 100]
+    assert "is also the output of task 7" in str(failed[FIRST + 80].error)
+    assert "prompt" in str(failed[FIRST + 100].error)
     assert sorted(e.result.position for e in told if e.refused) == sorted(failed)
     assert len(told) == MANY
 
@@ -139,7 +142,7 @@ def test_a_run_that_is_interrupted_while_it_reads_records_every_input(
     tmp_path: Path, workplace: Workplace
 ) -> None:
     with open_generator(workplace, tmp_path / "out") as generator:
-        inputs = Inputs(FIRST + 300, lambda: generator.stop_leasing())
+        inputs = Inputs(FIRST + 60, lambda: generator.stop_leasing())
         results = generator.execute(generator.prepare(inputs, []))
     assert [r.position for r in results] == list(range(MANY))
     assert [r.task_id for r in results] == [str(number) for number in range(MANY)]
@@ -192,7 +195,7 @@ def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
 
     monkeypatch.chdir(tmp_path)
     with open_generator(workplace, None, listen) as generator:
-        plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
+        plan = generator.prepare(Inputs(FIRST + 60, wait_for_a_picture), [])
         results = generator.execute(plan)
     assert all(r.success for r in results)
 
@@ -202,11 +205,11 @@ import os, signal, sys
 from pathlib import Path
 from core import batches, feeding
 from tests.conftest import LOCAL
-from tests.test_streaming import FIRST, Inputs, open_generator
-batches.FIRST = FIRST
+from tests.test_streaming import AT_ONCE, FIRST, Inputs, open_generator
+batches.FIRST, feeding.AT_ONCE = FIRST, AT_ONCE
 with open_generator(LOCAL, Path(sys.argv[1])) as generator:
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-    generator.execute(generator.prepare(Inputs(FIRST + 300, die), []))
+    generator.execute(generator.prepare(Inputs(FIRST + 60, die), []))
 """
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +21,7 @@ from apps.watch.lines import look_sentence
 from apps.watch.look import look_of
 from core.status.run_status import KindStatus, RunStatus
 from core.status.status_file import read_status
-from tests.conftest import PROJECT, Project, Run, simulated, wait_until
+from tests.conftest import PATIENCE, PROJECT, Project, Run, simulated, wait_until
 from tests.terminal import Terminal
 
 SLOW = simulated(simulated={"seconds_per_megapixel_step": 24.4})  # 0.1 s a step of 64 x 64 pixels
@@ -156,16 +155,10 @@ def test_a_run_is_watched_killed_and_continued(
     )
     parent = str(project.folder / "out")
     run = project.start([tweets, 1], SLOW)
-    watch = subprocess.Popen(
-        [sys.executable, str(WATCH), parent],
-        stdin=terminal.theirs,
-        stdout=terminal.theirs,
-        stderr=terminal.theirs,
-        env={**os.environ, "TERM": "xterm"},
-    )
+    watch = terminal.start(WATCH, [parent], project.folder)
     wait_until(lambda: re.search(rf"drawing .* [1-9]\d*/{MANY}", terminal.text), "a picture")
     watch.send_signal(signal.SIGINT)
-    assert watch.wait() == 130
+    assert watch.wait(PATIENCE) == 130
     terminal.close()
     assert "Traceback" not in terminal.text
     assert terminal.raw.rfind("\x1b[?25h") > terminal.raw.rfind("\x1b[?25l"), "the cursor is back"

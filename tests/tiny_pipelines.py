@@ -25,6 +25,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
+    ZImagePipeline,
 )
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from tokenizers.pre_tokenizers import ByteLevel
@@ -42,6 +43,14 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+)
+
+from demo_model.architecture import (
+    LATENT_CHANNELS,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
 )
 
 WIDTH = 32  # of every text encoder
@@ -166,7 +175,7 @@ def qwen_image_components(blocks: int = 1) -> dict[str, Any]:
             base_dim=4,
             z_dim=4,
             dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
+            num_res_blocks=0,
             temperal_downsample=[False, True, True],
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
@@ -175,6 +184,18 @@ def qwen_image_components(blocks: int = 1) -> dict[str, Any]:
             use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02
         ),
     }
+
+
+def build_z_image(layers: int = 2) -> ZImagePipeline:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    return ZImagePipeline(
+        scheduler=build_scheduler(),
+        vae=_vae(LATENT_CHANNELS, quant_conv=False),
+        text_encoder=build_text_encoder(len(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        transformer=build_transformer(dim=64, layers=layers).eval(),
+    )
 
 
 def build_sdxl() -> StableDiffusionXLPipeline:
@@ -283,16 +304,18 @@ def _clip_config(tokenizer: CLIPTokenizer, width: int = WIDTH) -> CLIPTextConfig
     )
 
 
-def _vae() -> AutoencoderKL:
-    """8x downsampling, as the real ones have."""
+def _vae(channels: int = 4, quant_conv: bool = True) -> AutoencoderKL:
+    """8x downsampling, as the real ones have, and as few layers as there may be."""
     return AutoencoderKL(
         block_out_channels=[8] * 4,
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=1,
-        latent_channels=4,
+        layers_per_block=0,
+        latent_channels=channels,
         norm_num_groups=4,
         mid_block_add_attention=False,
+        use_quant_conv=quant_conv,
+        use_post_quant_conv=quant_conv,
         scaling_factor=1.0,
         shift_factor=0.0,
     ).eval()
@@ -301,7 +324,10 @@ def _vae() -> AutoencoderKL:
 def build_qwen_image_edit_plus() -> QwenImageEditPlusPipeline:
     from demo_model.editor_parts import build_pipeline
 
-    return build_pipeline(64, 1, vae_base=8, vae_multipliers=(1, 2, 2, 2), text_width=64)
+    pipeline = build_pipeline(64, 1, vae_base=8, vae_multipliers=(1, 1, 1, 1), text_width=64)
+    few_layers = {**pipeline.vae.config, "num_res_blocks": 0}
+    pipeline.register_modules(vae=AutoencoderKLQwenImage.from_config(few_layers).eval())
+    return pipeline
 
 
 def build_qwen_image_edit() -> QwenImageEditPipeline:

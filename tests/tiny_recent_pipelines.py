@@ -45,7 +45,7 @@ def build_qwen_image_21() -> QwenImage21Pipeline:
         decoder_base_dim=4,
         z_dim=channels,
         dim_mult=[1, 1, 1, 1, 1],
-        num_res_blocks=1,
+        num_res_blocks=0,
         temperal_downsample=[False, True, True, True],
         latents_mean=[0.0] * channels,
         latents_std=[1.0] * channels,
@@ -131,7 +131,7 @@ def _flux2_parts(text_width: int, guidance: bool) -> dict[str, Any]:
         "scheduler": _flow(shift=3.0),
         "vae": AutoencoderKLFlux2(
             block_out_channels=(8, 8, 8, 8),
-            layers_per_block=1,
+            layers_per_block=0,
             latent_channels=channels,
             norm_num_groups=4,
             mid_block_add_attention=False,

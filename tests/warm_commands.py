@@ -36,7 +36,7 @@ UNHEEDED = {
 }
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
 # Environment: which may differ, as what begins with HF_: a fork reads it, or reads it again.
-LATE = {"NO_PROXY", "no_proxy", "JUDGE_KEY", "XDG_RUNTIME_DIR", MARK, *FAULTS}
+LATE = {"NO_PROXY", "no_proxy", "JUDGE_KEY", "TERM", "XDG_RUNTIME_DIR", MARK, *FAULTS}
 RUN = "PYTEST_XDIST_TESTRUNUID"  # environment: the same in all processes of one run of the tests
 NO_RUN = uuid.uuid4().hex
 POLL = 0.005  # seconds
@@ -131,11 +131,41 @@ class WarmCommands:
             output: where its standard output goes; None: to `communicate`.
             kind: what its workers are.
         """
-        of_hub = {name for name in environment if name.startswith(HUB)}
-        if self.changed() or environment.keys() - of_hub - LATE:
+        if not self._is_late(environment):
             return None
-        server = _server(os.getpid(), kind)
-        return server.start(script, arguments, folder, errors, environment, output)
+        ours, theirs = os.pipe() if output is None else (-1, os.dup(output.fileno()))
+        try:
+            server = _server(os.getpid(), kind)
+            streams = [theirs, errors.fileno()]
+            return server.start([str(script), *arguments], folder, environment, streams, ours)
+        finally:
+            os.close(theirs)
+
+    def start_on(
+        self,
+        terminal: int,
+        script: Path,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        output: int,
+    ) -> WarmCommand | None:
+        """Run a script as `start` does; a terminal is its standard input and error.
+
+        Args:
+            output: where its standard output goes, which may be that terminal.
+        """
+        if not self._is_late(environment):
+            return None
+        server = _server(os.getpid(), "simulated")
+        return server.start(
+            [str(script), *arguments], folder, environment, [output, terminal, terminal]
+        )
+
+    def _is_late(self, environment: Mapping[str, str]) -> bool:
+        """Whether a fork can take over all of an environment and of this process."""
+        of_hub = {name for name in environment if name.startswith(HUB)}
+        return not (self.changed() or environment.keys() - of_hub - LATE)
 
 
 def _surroundings() -> dict[str, Any]:
@@ -159,21 +189,21 @@ class _Server:
 
     def start(
         self,
-        script: Path,
-        arguments: Sequence[str],
+        line: Sequence[str],
         folder: Path,
-        errors: TextIO,
         environment: Mapping[str, str],
-        output: TextIO | None,
+        streams: Sequence[int],
+        output: int = -1,
     ) -> WarmCommand:
-        ours, theirs = os.pipe() if output is None else (-1, os.dup(output.fileno()))
-        line = [str(script), *arguments]
+        """Start one.
+
+        Args:
+            streams: its standard output and error, and its input if it has any.
+            output: where what it says can be read.
+        """
         whole = {MARK: UNMARKED, **os.environ, **environment}
-        try:
-            pid = self._ask([line, str(folder), whole], [theirs, errors.fileno()])
-        finally:
-            os.close(theirs)
-        return WarmCommand(self, pid, line, ours)
+        pid = self._ask([line, str(folder), whole], streams)
+        return WarmCommand(self, pid, line, output)
 
     def exit_code(self, pid: int) -> int | None:
         return self._ask(pid)  # type: ignore[no-any-return]

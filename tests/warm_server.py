@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from tests import known_paths, late_environment, warm_fork_server
+from tests import births, known_paths, late_environment, warm_fork_server
 from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
@@ -26,7 +26,9 @@ Kind = Literal["simulated", "models"]
 COMMANDS = (
     *(
         "apps.tweets.command",
+        "apps.edit_images.command",
         "apps.edit_benchmark.command",
+        "apps.watch.command",
         "apps.server.command",
         "apps.server.safety.key_command",
     ),
@@ -37,7 +39,7 @@ COMMANDS = (
     *("core.judges.vlm", "core.judges.vlm_logits", "multiprocessing.popen_fork"),
     *("multiprocessing.popen_forkserver", "encodings.utf_8_sig", "pydantic.dataclasses"),
     *("numpy.ma", "rich._emoji_codes", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
-    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *warm_fork_server.SIMULATED),
+    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *births.SIMULATED),
     *(
         "apps.gallery.writer",
         "core.devices.nvml",
@@ -61,7 +63,7 @@ def serve(listener: socket.socket, kind: Kind) -> None:
             if ready is listener:
                 asking.append(listener.accept()[0])
                 continue
-            data, files, _, _ = socket.recv_fds(ready, REQUEST, 2)
+            data, files, _, _ = socket.recv_fds(ready, REQUEST, 3)
             if not data:
                 ready.close()
                 asking.remove(ready)
@@ -83,18 +85,24 @@ def serve(listener: socket.socket, kind: Kind) -> None:
 
 
 def _become(
-    kind: Kind, line: list[str], folder: str, environment: dict[str, str], output: int, errors: int
+    kind: Kind, line: list[str], folder: str, environment: dict[str, str], *streams: int
 ) -> None:
-    """Run a script as `python SCRIPT ARGUMENTS` would."""
+    """Run a script as `python SCRIPT ARGUMENTS` would.
+
+    Args:
+        streams: standard output and error, and input if it has any.
+    """
     _wear(environment[MARK])
     os.environ.clear()
     os.environ.update(environment)
     late_environment.read_again()
     os.setsid()
     os.chdir(folder)
-    for file, number in ((output, 1), (errors, 2)):
+    for file, number in zip(streams, (1, 2, 0), strict=False):
         os.dup2(file, number)
         os.close(file)
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     warm_fork_server.keep_ready(kind)
     sys.argv[:] = line
     script = Path(line[0])

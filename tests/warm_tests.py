@@ -88,8 +88,8 @@ def _become(
 ) -> str:
     """Look as a fresh `python -c CODE` does.
 
-    The first fork server of real models that its tests start is ready, too. Other than one of users
-    it has in sight what optional packages are installed, which workers of some models have.
+    Fork servers of real models that its tests start are ready, too. Other than those of users they
+    have in sight what optional packages are installed, which workers of some models have.
     """
     warm_fork_server.keep_ready("models", not_for_it=(stdin, stdout, stderr))
     os.environ.clear()

@@ -20,6 +20,8 @@ from core.paths import user_path
 from core.settings import SupervisionSettings
 from core.worker_spec import WorkerSpec
 
+WAITS_KEPT = 1000  # of devices, before their newest tasks
+
 
 class ServedModel:
     """A model, its state of supervision, and what was learned of it.
@@ -69,7 +71,7 @@ class ServedModel:
         self.lora_switches = 0
         self.loras = KnownLoras()
         self.remade: Callable[[Admitted], Admitted] = lambda admitted: admitted
-        self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
+        self.waits: deque[float] = deque(maxlen=WAITS_KEPT)
         self._concurrent_loads = concurrent_loads
         self._turns: LoadTurns | None = None
 

@@ -47,11 +47,11 @@ class Remaining:
     def __len__(self) -> int:
         return self._left
 
-    def admit_some(self, most: int = AT_ONCE) -> list[Item]:
+    def admit_some(self, most: int) -> list[Item]:
         """Check the next inputs."""
         return self._intake.remade([self._intake.admit(i, g) for i, g in self._next(most)])
 
-    def close_some(self, status: Status, reason: str, most: int = AT_ONCE) -> list[Result]:
+    def close_some(self, status: Status, reason: str, most: int) -> list[Result]:
         """Give the next inputs a result without a look at what they ask for."""
         return [
             Result(i, self._intake.name_of(i, given), status, None, error=reason)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests import late_environment, warm_fork_server
+from tests import births, late_environment, warm_fork_server
 from tests.forks_on_demand import serve
 from tests.quick_exit import run_and_exit
 
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 PLACE = "TEST_WARM_RAY"  # environment: of a cluster, where its workers' process listens
 SET_UP_BY = PROJECT / "tests" / "cluster" / "warm_ray_join.py"  # in place of Ray's script
 NEEDED = ("ray._private.workers.default_worker", "cluster.agent")
-IMPORTED = ("multiprocessing.popen_forkserver", *warm_fork_server.SIMULATED)
+IMPORTED = ("multiprocessing.popen_forkserver", *births.SIMULATED)
 
 
 def environment(cluster: str) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from demo_model.build import PARTS, Plan, stages
 from demo_model.figures import Better, Figure, Measured, error_of_area, write_card
 from demo_model.gate import Half, judge, ship, undo_half_an_exchange
 from demo_model.styles import STYLES
-from tests.conftest import PROJECT
+from tests.conftest import run_script
 
 OLD = {"checkpoint": 0.9, "loras": 0.5, "editor": 0.8, "judge": 0.7}
 
@@ -209,8 +207,14 @@ def test_only_what_is_asked_for_is_trained() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here it would train")
 def test_a_gpu_that_is_not_there_is_named_before_anything_begins(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "demo_model.build", "--device", "cuda", "--work", str(tmp_path)]
-    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
+    work = tmp_path / "work"
+    work.mkdir()
+    script = f"""
+        import runpy, sys
+        sys.argv[1:] = ["--device", "cuda", "--work", {str(work)!r}]
+        runpy.run_module("demo_model.build", run_name="__main__", alter_sys=True)
+        """
+    done = run_script(script, tmp_path, "models")
     assert done.returncode == 1
     assert done.stderr == "--device cuda: torch sees no CUDA device here; take --device cpu.\n"
-    assert list(tmp_path.iterdir()) == []
+    assert list(work.iterdir()) == []

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from apps.edit_images.command import main as edit_images
@@ -17,8 +16,9 @@ from core.store.ledger import Ledger
 from core.store.ledger_reading import read_record
 from tests.gallery.conftest import PROMPTS, QUOTES, SCRIPT, SEED, Open
 from tests.inline_backend import InlineBackend
+from tests.server.accessibility import audit
 from tests.server.browser import shown
-from tests.server.test_page_access import DESKTOP, PHONE, RULES
+from tests.server.test_page_access import DESKTOP, PHONE
 
 LISTEN = """() => {
     window.said = [];
@@ -199,21 +199,17 @@ def test_an_edit_shows_its_source_its_scores_and_the_judges_words(
 def test_the_page_is_accessible_and_fits_in_every_view(
     edited: Path, drawn: Path, open_page: Open, size: tuple[int, int], scheme: str
 ) -> None:
-    axe = Axe()
-    options = {"runOnly": {"type": "tag", "values": RULES}}
     for folder, part in ((drawn, ""), (edited, "#workers"), (edited, "#scores")):
         page = open_page(folder, part, width=size[0], height=size[1], color_scheme=scheme)
         expect(page.locator("#results")).not_to_be_empty()
-        problems = axe.run(page, options=options)
-        assert problems.violations_count == 0, problems.generate_report()
+        assert audit(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         for choice in page.locator(".choice select").all():
             box = choice.bounding_box()
             assert box is None or box["x"] + box["width"] <= size[0], "nothing is cut at the edge"
     page.evaluate("location.hash = 'pictures'")
     page.locator(".tile").nth(2).click()
-    problems = axe.run(page, options=options)
-    assert problems.violations_count == 0, problems.generate_report()
+    assert audit(page) == []
 
 
 def test_a_page_follows_the_data_beside_it_while_a_run_goes_on(

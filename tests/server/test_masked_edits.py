@@ -11,14 +11,20 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from core import MultiGPUImageGenerator
 from tests import tiny_pipelines
-from tests.conftest import simulated
+from tests.conftest import run_script, simulated
 from tests.server.conftest import Daemon
 from tests.server.image_clients import mask, openai_client, picture
 
 SIDE = 64
 STEPS = 4
+ELSEWHERE = """
+    from core import MultiGPUImageGenerator
+
+    if __name__ == "__main__":
+        with MultiGPUImageGenerator(1, config={config!r}, output_dir="out") as generator:
+            print([result.error for result in generator.generate_batch({tasks!r})])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +86,8 @@ def test_what_is_transparent_in_a_mask_is_what_is_white_in_one_elsewhere(
         for side in ("left", "right")
     ]
     config = simulated(**settings, use_server="never")
-    with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out") as generator:
-        assert [result.error for result in generator.generate_batch(tasks)] == [None, None]
+    done = run_script(ELSEWHERE.format(config=config, tasks=tasks), tmp_path, "models")
+    assert done.stdout == "[None, None]\n", done.stderr
     left, right = (
         pixels(Image.open(tmp_path / "out" / f"{side}.png")) for side in ("left", "right")
     )

@@ -18,7 +18,7 @@ from torch import zeros
 
 from apps.server.safety.keys import FILE_NAME, add_key
 from tests.chaos.scale import FULL
-from tests.conftest import wait_until
+from tests.conftest import PYTHONPATH, wait_until
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import OTHERS, Application, data_url
 
@@ -110,14 +110,14 @@ class Checked:
         command = ["--config-file", str(self.settings), "run", f"{self.daemon.url}/openapi.json"]
         return subprocess.run(
             [
-                *(sys.executable, "-c", "from schemathesis.cli import schemathesis as s; s()"),
+                *(sys.executable, "-m", "tests.server.quick_schemathesis"),
                 *command,
                 *("--header", f"Authorization: Bearer {key}", "--seed", "1", "--no-color"),
                 *("--phases", PHASES, "--max-examples", str(EXAMPLES), "--continue-on-failure"),
                 *arguments,
             ],
             cwd=self.folder,
-            env={**os.environ, "NO_PROXY": "*"},
+            env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": PYTHONPATH},
             text=True,
             capture_output=True,
             timeout=PATIENCE,

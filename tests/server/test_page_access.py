@@ -7,17 +7,15 @@ from typing import Any
 
 import httpx2
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests.server.accessibility import audit
 from tests.server.browser import Watched, picture, shown
 from tests.server.conftest import finished
 from tests.server.in_process import Application, data_url
 from tests.server.sketching import Sketching
 from tests.server.test_lora_names import write as write_lora
 
-# WCAG 2.2 A and AA, and what axe-core's makers think well of beside it.
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PHONE, DESKTOP = (360, 740), (1440, 900)
 LONG = "a house with many windows, " * 60
 ONE_WORD = "w" * 3000
@@ -105,18 +103,6 @@ def filled(pages: Watched, client: httpx2.Client, size: tuple[int, int], **optio
     return page
 
 
-def audit(page: Page) -> list[str]:
-    """What axe-core finds fault with."""
-    # Transitions are over: a colour on its way to another one has no contrast of its own.
-    page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
-    found = Axe().run(page, options={"runOnly": RULES}).response
-    return [
-        f"{rule['id']}: {node['target']} {node['failureSummary']}"
-        for rule in found["violations"]
-        for node in rule["nodes"]
-    ]
-
-
 # Contrast is by the scheme, places and sizes are by the width: each is seen once.
 @pytest.mark.parametrize(
     ("size", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone", "desktop"]
@@ -162,7 +148,7 @@ def test_the_audit_sees_a_fault(client: httpx2.Client, pages: Watched) -> None:
     }""")
     expect(page.locator("#summary")).not_to_be_empty()
     faults = " ".join(audit(page))
-    assert "color-contrast: ['#summary']" in faults and "label: ['#words']" in faults
+    assert 'color-contrast: ["#summary"]' in faults and 'label: ["#words"]' in faults
 
 
 def test_tab_reaches_everything_in_view_and_leaves_it_again(
