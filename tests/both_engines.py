@@ -14,6 +14,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from core.engine.backend import WorkerBackend
+from tests import warm_bridge
 from tests.chaos.scale import FULL
 from tests.cluster.ray_cluster import RayCluster
 from tests.conftest import LOCAL, Workplace, fork_server, worker_processes
@@ -108,13 +109,19 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Workplace]:
         yield LOCAL
     else:
         workplace = _shared.get()
-        yield workplace
+        with warm_bridge.of_this_process():
+            yield workplace
         workplace.disarm()
 
 
 @pytest.fixture
 def ray_cluster() -> RayCluster:
     """Two nodes of two logical GPUs each: a cluster that tests may do to what they like."""
+    return shared_cluster()
+
+
+def shared_cluster() -> RayCluster:
+    """That cluster, for what several tests of a module find there."""
     return _shared.get().cluster
 
 

@@ -162,9 +162,11 @@ def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "workers": forks}
 
 
-def kind_of(*models: object) -> Kind:
-    """What the workers of a command are: of its models, as the settings name them."""
-    return "simulated" if set(models) == {"simulated"} else "models"
+def kind_of(*models: object, engine: object = None) -> Kind:
+    """What the workers of a command are: of its models and engine, as the settings name them."""
+    if set(models) != {"simulated"}:
+        return "models"
+    return "ray" if engine == "ray" else "simulated"
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -390,7 +392,8 @@ class Project:
         config = self.write_settings(forking(settings))
         line = [*map(str, arguments), "--config", str(config)]
         line += ["--output-dir", str(self.folder / "out")]
-        return self.execute(COMMAND, line, kind_of(settings.get("model", "auto")))
+        kind = kind_of(settings.get("model", "auto"), engine=settings.get("engine"))
+        return self.execute(COMMAND, line, kind)
 
     def execute(
         self, script: Path, arguments: Sequence[str], kind: Kind | None = "simulated"

@@ -68,7 +68,8 @@ class Bench:
         out = str(self.project.folder / "out")
         self.line = ["--config", str(config), "--output-dir", out, *arguments]
         models = [given[role].get("model", "auto") for role in ("editor", "judge")]
-        self.newest = self.project.execute(BENCHMARK, self.line, kind_of(*models))
+        kind = kind_of(*models, engine=given.get("engine"))
+        self.newest = self.project.execute(BENCHMARK, self.line, kind)
         return self.newest
 
     def workers(self) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
-"""A command's fork server as a fork that waits for its work: it has imported what workers need.
+"""What a warm command starts with an interpreter of its own, as forks of one that waits for it.
 
+That is its fork server, which has imported what workers need, and each process that loads no model.
 Tests of the fork server's own start have no warm commands.
 """
 
@@ -50,7 +51,7 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
         ours.close()
         for number in not_for_it:
             os.close(number)
-        births.wait(theirs, births.FORK_SERVER if kind == "simulated" else None)
+        births.wait(theirs, births.FORK_SERVER if kind != "models" else None)
     theirs.close()
     atexit.register(ours.close)  # or Python may warn of it at its end
     births.Waiting(lambda: ours, lambda birth: _is_for(kind, birth)).take_over()
@@ -59,9 +60,9 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
 def _is_for(kind: "Kind", birth: births.Birth) -> bool:
     """Whether a process of that kind bears what is to be started now."""
     if birth.name == births.RESOURCE_TRACKER:  # a start of its own takes little
-        return kind == "simulated"
+        return kind != "models"
     if birth.name == births.SPAWNED:
         return births.is_light()
-    if kind == "simulated":
+    if kind != "models":
         return os.environ.get(PRELOAD_ROLE) == "simulated"
     return os.environ.get(PRELOAD_ROLE) not in (None, "simulated")

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from tests import births, known_paths, late_environment, warm_fork_server
+from tests import births, known_paths, late_environment, warm_bridge, warm_fork_server
 from tests.quick_exit import run_and_exit
 
-Kind = Literal["simulated", "models"]
-"""What the commands' workers are: on simulated devices, or with real models."""
+Kind = Literal["simulated", "models", "ray"]
+"""What the commands' workers are: on simulated devices, with real models, or on Ray's nodes."""
 
 COMMANDS = (
     *(
@@ -103,7 +103,8 @@ def _become(
         os.close(file)
     if sys.stdout.isatty():
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    warm_fork_server.keep_ready(kind)
+    waiting = [warm_bridge.keep_ready().fileno()] if kind == "ray" else []
+    warm_fork_server.keep_ready(kind, not_for_it=waiting)
     sys.argv[:] = line
     script = Path(line[0])
     sys.path.insert(0, str(script.parent))
@@ -153,6 +154,8 @@ def main(listener: int, kind: Kind) -> None:
     assert HUB not in sys.modules, "it reads the environment as it is imported"
     if kind == "models":
         warm_fork_server.import_models()
+    if kind == "ray":
+        warm_bridge.import_ray()
     gc.enable()
     gc.collect()
     gc.freeze()

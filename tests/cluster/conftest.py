@@ -45,7 +45,9 @@ class ClusterRun:
             "seconds_per_megapixel_step": seconds / (64 * 64 / 1e6),
             **settings.pop("simulated", {}),
         }
-        self._settings = simulated(simulated=times, engine="ray", ray=ray, **settings)
+        self._settings = simulated(
+            simulated=times, engine="ray", ray=ray, gallery=False, **settings
+        )
         self.run: Run
 
     def start(self) -> "ClusterRun":

@@ -26,11 +26,12 @@ from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
 from tests.cluster import warm_ray
 from tests.cluster.cable import Cable
-from tests.cluster.patient_ray import ENVIRONMENT, patient
+from tests.cluster.patient_ray import ENVIRONMENT, SET_UP_BY, patient
 from tests.cluster.warm_ray_join import NAME
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.late_environment import FAULTS
 from tests.process_tree import ProcessTree
+from tests.warm_bridge import NAME as BRIDGE
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
@@ -67,9 +68,10 @@ class RayCluster:
         # Here Ray notes the newest cluster, and not where a user's own `ray status` looks.
         Path(self._folder, "ray").mkdir()
         self._mark = uuid4().hex
-        self._warm: subprocess.Popen[bytes] | None = None
         with self._starting():
             sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
+            self._warm = warm_ray.start(self._mark)
+        with self._starting(warm_ray.environment(self._mark)):
             from ray.cluster_utils import Cluster
 
             with patient():
@@ -123,10 +125,7 @@ class RayCluster:
             environment: of what runs on it, beyond this process's own.
         """
         given = {} if name is None else {"node_name": name}
-        given["setup_worker_path"] = str(warm_ray.SET_UP_BY)
-        if self._warm is None:
-            with self._starting():
-                self._warm = warm_ray.start(self._mark)
+        given["setup_worker_path"] = str(SET_UP_BY)
         with self._starting({**environment, **warm_ray.environment(self._mark)}), patient():
             node = self._started(given)
         self.nodes.append(node)
@@ -194,7 +193,7 @@ class RayCluster:
         started = subprocess.Popen(
             ["unshare", *namespaces, "sh", "-c", f'{script} && exec "$@"', "sh", *program],
             cwd=PROJECT,
-            env={**os.environ, MARK: self._mark},
+            env={**os.environ, MARK: self._mark, **warm_ray.environment(self._mark)},
         )
         if cable is not None:
             cable.plug_into(started.pid)
@@ -226,7 +225,7 @@ class RayCluster:
 
     def is_fork(self, agent: psutil.Process) -> bool:
         """Whether an agent is a fork, as it should be: else each imports all anew."""
-        return self._warm is not None and agent.ppid() == self._warm.pid
+        return agent.ppid() == self._warm.pid
 
     def agent_now(self, node: Any) -> psutil.Process | None:
         """The agent that is on a node, if there is one."""
@@ -246,9 +245,7 @@ class RayCluster:
     @staticmethod
     def bridge(main: psutil.Process) -> psutil.Process:
         """The bridge of a command at work."""
-        [bridge] = [
-            p for p in ProcessTree().children(main.pid) if "cluster.bridge" in " ".join(p.cmdline())
-        ]
+        [bridge] = [p for p in ProcessTree().children(main.pid) if BRIDGE in _words(p)]
         return bridge
 
     def kill(self, node: Any) -> None:
@@ -303,8 +300,7 @@ class RayCluster:
         for process in self.left():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
-        if self._warm is not None:
-            self._warm.communicate()
+        self._warm.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -4,10 +4,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.both_engines import shared_cluster
 from tests.cluster.conftest import ClusterRun
 from tests.cluster.ray_cluster import GPUS, LOOPBACK, RayCluster
 from tests.conftest import PATIENCE, PROJECT, Project, simulated, wait_until
@@ -59,10 +59,11 @@ except GpusTaken as error:
 """
 
 
-@pytest.fixture
-def other_job(ray_cluster: RayCluster, tmp_path: Path) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def other_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """It has all GPUs of the first node."""
-    begun = tmp_path / "begun"
+    ray_cluster = shared_cluster()
+    begun = tmp_path_factory.mktemp("other") / "begun"
     node = ray_cluster.nodes[0].node_id
     job = started(OTHERS, ray_cluster.address, LOOPBACK, node, str(begun))
     wait_until(begun.exists, "the other job")

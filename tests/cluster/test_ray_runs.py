@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import warm_bridge
 from tests.both_engines import IN_FULL
 from tests.cluster.conftest import ClusterRun
 from tests.cluster.ray_cluster import RayCluster, hides, may_be_apart
@@ -22,6 +23,8 @@ def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, projec
     at_work = ClusterRun(project, ray_cluster, 320, 0.05, held=True).start()
     first, second = ray_cluster.nodes
     wait_until(lambda: at_work.reaches(10), "the first pictures")
+    bridge = ray_cluster.bridge(psutil.Process(at_work.run.process.pid))
+    assert bridge.name() == warm_bridge.NAME, "it is no fork, and has imported all anew"
     random.choice(wait_until(lambda: ray_cluster.workers(first), "its workers")).kill()
     wait_until(lambda: at_work.reaches(30), "pictures after a worker's death")
     ray_cluster.kill(first)

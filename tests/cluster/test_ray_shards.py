@@ -54,7 +54,7 @@ def test_parts_of_edits_are_made_on_the_nodes(ray_cluster: RayCluster, project: 
     line += ["--config", str(config), "--output-dir", str(project.folder / "out")]
     line += ["--num-gpus", str(GPUS), "--name", "edits"]
     script = PROJECT / "edit_images.py"
-    runs = [project.execute(script, [*line, "--shard", part], None) for part in ("1/2", "2/2")]
+    runs = [project.execute(script, [*line, "--shard", part], "ray") for part in ("1/2", "2/2")]
     assert [run.finish() for run in runs] == [0, 0], "\n".join(run.errors for run in runs)
     folder = project.folder / "out" / "edits"
     assert records.main([str(folder), "merge"]) == 0

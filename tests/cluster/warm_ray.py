@@ -1,48 +1,58 @@
-"""The process that workers of a test cluster's nodes are forks of: `warm_ray LISTENER`.
+"""The processes that those of a test cluster's nodes are forks of: `warm_ray WORKERS AGENTS`.
 
-It has imported what an agent needs, without Ray itself, which reads its job from the environment as
-it is imported: a fork needs a fourth of the CPU time of a worker from the start. It has one thread,
-the environment of its cluster, and ends with whoever has started that.
+The first has imported what a worker needs, without Ray itself, which reads its job from the
+environment as it is imported: a fork needs a fourth of the CPU time of a worker from the start. A
+child of it has imported all that Ray's own agents of a node need. Both have one thread, the
+environment of their cluster, and end with whoever has started the first.
 """
 
 import gc
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import types
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests import births, late_environment, warm_fork_server
+from tests.cluster.warm_ray_join import AGENTS, PLACE, is_of_an_agent
 from tests.forks_on_demand import serve
 from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-PLACE = "TEST_WARM_RAY"  # environment: of a cluster, where its workers' process listens
-SET_UP_BY = PROJECT / "tests" / "cluster" / "warm_ray_join.py"  # in place of Ray's script
-NEEDED = ("ray._private.workers.default_worker", "cluster.agent")
+BY_WORKERS = ("ray._private.workers.default_worker", "cluster.agent")
 IMPORTED = ("multiprocessing.popen_forkserver", *births.SIMULATED)
+BY_AGENTS = ("ray.dashboard.agent", "ray._private.runtime_env.agent.main")
 
 
 def environment(cluster: str) -> dict[str, str]:
-    """Of a node whose workers are forks of the process that `start` starts."""
+    """Of a node whose processes are forks of those that `start` starts."""
     return {PLACE: f"tests-ray-{cluster}"}
 
 
 def start(cluster: str) -> "subprocess.Popen[bytes]":
-    """Start it for a cluster, with this process's environment."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(f"\0{environment(cluster)[PLACE]}")  # of no file system
-        listener.listen()
+    """Start them for a cluster, with this process's environment."""
+    place = environment(cluster)[PLACE]
+    with _listening(place) as workers, _listening(place + AGENTS) as agents:
+        files = [workers.fileno(), agents.fileno()]
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.warm_ray", str(listener.fileno())],
+            [sys.executable, "-m", "tests.cluster.warm_ray", *map(str, files)],
             cwd=PROJECT,
-            pass_fds=[listener.fileno()],
+            pass_fds=files,
             stdin=subprocess.PIPE,  # which ends with this process
         )
+
+
+@contextmanager
+def _listening(place: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{place}")  # of no file system
+        listener.listen()
+        yield listener
 
 
 def _become(
@@ -54,12 +64,15 @@ def _become(
     stdout: int,
     stderr: int,
 ) -> types.CodeType:
-    """Look as Ray's worker does that runs a script with arguments; returns what it runs."""
+    """Look as Ray's process does that runs a script with arguments; returns what it runs."""
     os.setpgid(0, group)  # which the node kills with its worker
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    warm_fork_server.keep_ready("simulated", not_for_it=(stdin, stdout, stderr))
+    if not is_of_an_agent(line):
+        warm_fork_server.keep_ready("simulated", not_for_it=(stdin, stdout, stderr))
     os.environ.clear()
     os.environ.update(environment)
+    if is_of_an_agent(line):
+        os.environ["RAY_RAYLET_PID"] = str(os.getppid())  # it ends where that is not its parent
     late_environment.read_again()
     os.chdir(folder)
     for number, file in enumerate((stdin, stdout, stderr)):
@@ -74,37 +87,60 @@ def _become(
     return compile(script.read_bytes(), script, "exec")
 
 
-def _needed_without_ray() -> list[str]:
-    """What is imported with `NEEDED`: a fork tries it. Ray, and what imports it, is left out."""
-    reader, writer = os.pipe()
-    if not os.fork():
-        for name in NEEDED:
-            __import__(name)
-        os.write(writer, " ".join(sys.modules).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader) as told:
-        names = told.read().split()
-    os.wait()
-    return [name for name in names if name.partition(".")[0] not in ("ray", "cluster")]
-
-
-def main(listener: int) -> None:
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the tests
-    gc.disable()  # while importing: a tenth sooner
-    for name in (*IMPORTED, *_needed_without_ray()):
-        with suppress(ImportError):  # Ray brings some of its own
-            __import__(name)
-    assert "ray" not in sys.modules
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Import a tenth sooner, for forks."""
+    gc.disable()
+    yield
     gc.enable()
     gc.collect()
     gc.freeze()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
+
+
+def _import_all(tell: int) -> None:
+    """Import Ray, and tell first what workers have imported then."""
+    for name in BY_WORKERS:
+        __import__(name)
+    with open(tell, "w") as telling:
+        telling.write(" ".join(sys.modules))
+    for name in BY_AGENTS:
+        __import__(name)
+    from ray.dashboard import utils
+
+    logging.disable(logging.INFO)  # what it says of modules that need other packages
+    utils.get_all_modules(utils.DashboardAgentModule)
+    logging.disable(logging.NOTSET)
+
+
+def _import_without_ray(told: int) -> None:
+    """Import what was told, but for Ray and what imports it."""
+    with open(told) as telling:
+        names = telling.read().split()
+    for name in [*IMPORTED, *names]:
+        if name.partition(".")[0] not in ("ray", "cluster"):
+            with suppress(ImportError):  # Ray brings some of its own
+                __import__(name)
+    assert "ray" not in sys.modules
+
+
+def main(workers: int, agents: int) -> None:
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the tests
+    told, tell = os.pipe()
+    has_ray = not os.fork()
+    listener, other = (agents, workers) if has_ray else (workers, agents)
+    os.close(other)
+    os.close(told if has_ray else tell)
+    with _importing():
+        if has_ray:
+            _import_all(tell)
+        else:
+            _import_without_ray(told)
     request, files = serve(socket.socket(fileno=listener), together=True)
     code = _become(*request, *files)
     run_and_exit(lambda: exec(code, sys.modules["__main__"].__dict__))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

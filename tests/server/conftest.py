@@ -57,7 +57,8 @@ class Daemon:
         settings = forking(self.workplace.simulated(**self.settings))
         config.write_text(yaml.safe_dump(settings), "utf-8")
         others = [settings[role] for role in ("editor", "judge") if role in settings]
-        kind = kind_of(*(role["model"] for role in (settings, *others)))
+        models = [role["model"] for role in (settings, *others)]
+        kind = kind_of(*models, engine=settings.get("engine"))
         line = ["--config", str(config), "--port", "0"]
         self._log = self.folder / f"log-{next(STARTS)}.txt"  # another daemon may be in the folder
         with self._log.open("w") as log:
