@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit edit-demo serve test chaos fuzz check lint bench gpu-wheels demo-model clean
+.PHONY: demo edit edit-demo serve test test-all chaos fuzz check lint bench gpu-wheels demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -20,13 +20,21 @@ serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000, wi
 	$(BIN)/python serve.py --cpu-workers 2 --lora-dir demo_model/loras
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
-test chaos: export PYTHONDONTWRITEBYTECODE :=
+test test-all chaos: export PYTHONDONTWRITEBYTECODE :=
+test: WHICH := -m "not slow"
+test: $(READY_TO_TEST) lint  ## lint, type hints and all tests but some that take seconds each
+	$(TYPES_AND_TESTS)
+
+test-all: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
+	$(TYPES_AND_TESTS)
+
 # Type hints are checked beside the tests: mypy takes one core, and tests wait now and then.
-test: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
+define TYPES_AND_TESTS
 	@types=$$(mktemp); $(BIN)/mypy > $$types 2>&1 & checker=$$!; \
-	  $(BIN)/python -m pytest; tested=$$?; \
+	  $(BIN)/python -m pytest $(WHICH); tested=$$?; \
 	  wait $$checker; checked=$$?; cat $$types; rm $$types; \
 	  exit $$((tested || checked))
+endef
 
 chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md on both engines, with tables at the end; all that users see on Ray; the API and a long gallery
 	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal -m "not ray" tests/chaos/test_kills.py tests/chaos \

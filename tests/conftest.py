@@ -31,7 +31,7 @@ from apps.log_lines import set_up_logging
 from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import births, known_paths, longest_first, rewritten_tests, warm_tests
+from tests import births, known_paths, longest_first, rewritten_tests, slow_tests, warm_tests
 from tests.inline_backend import InlineBackend
 from tests.process_tree import ProcessTree
 from tests.warm_commands import WarmCommand, WarmCommands
@@ -95,6 +95,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow_tests.mark(items)
     longest_first.sort(items)
 
 

@@ -117,6 +117,7 @@ def test_tweets_that_have_a_custom_id_are_tweets(project: Project) -> None:
 # -- read line by line --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_large_file_is_never_held_in_memory(tmp_path: Path) -> None:
     line = json.dumps(request("?", EDITS, images=["data:image/png;base64," + "A" * 2_000_000]))
     with (tmp_path / "large.jsonl").open("w") as stream:

@@ -144,6 +144,7 @@ def test_nobody_waits_for_memory_in_an_interrupted_run(
     assert world.backend.roles == ["edit"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "moves"), [(0.25, True), (0.01, False)])
 def test_devices_change_sides_as_the_measured_rates_ask(
     tmp_path: Path, score: float, moves: bool

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import run_script
 
 # What a caller runs in its processes, and what it gets back.
@@ -35,6 +37,7 @@ def assert_drawn(batches: list[list[dict[str, Any]]], count: int) -> None:
     assert found == [("done", None)] * 2 * count
 
 
+@pytest.mark.slow
 def test_in_workers_of_joblib_every_process_is_born(tmp_path: Path) -> None:
     """Their start method is `loky`, which only they know."""
     script = f"""
@@ -46,6 +49,7 @@ for results in get_reusable_executor(max_workers=1).map(draw, {METHODS}):
     assert_drawn(run_caller(tmp_path, script), 2)
 
 
+@pytest.mark.slow
 def test_in_an_executor_of_any_kind_every_process_is_born(tmp_path: Path) -> None:
     script = f"""
 import multiprocessing
@@ -62,6 +66,7 @@ if __name__ == "__main__":
     assert_drawn(run_caller(tmp_path, script), 6)
 
 
+@pytest.mark.slow
 def test_in_a_daemonic_process_every_process_is_born(tmp_path: Path) -> None:
     """multiprocessing allows such a process no children, for a reason that is none here."""
     script = f"""
@@ -74,6 +79,7 @@ with multiprocessing.Pool(1) as pool:
     assert_drawn(run_caller(tmp_path, script), 2)
 
 
+@pytest.mark.slow
 def test_in_a_fork_of_a_process_that_has_drawn_every_process_is_born(tmp_path: Path) -> None:
     """The fork has neither the thread nor the server that its parent started workers with."""
     script = f"""
@@ -88,6 +94,7 @@ for method in {METHODS}:
     assert_drawn(run_caller(tmp_path, script), 6)
 
 
+@pytest.mark.slow
 def test_a_caller_may_choose_its_start_method_after_a_batch(tmp_path: Path) -> None:
     script = f"""
 import multiprocessing
@@ -99,6 +106,7 @@ multiprocessing.set_start_method("spawn")
     assert_drawn(run_caller(tmp_path, script), 2)
 
 
+@pytest.mark.slow
 def test_a_callers_full_standard_output_keeps_no_worker_from_its_start(tmp_path: Path) -> None:
     """What the caller printed waits in a buffer that cannot be written."""
     script = f"""
@@ -157,6 +165,7 @@ print(codes, [result.status for result in results])
     assert done.stdout == "[4, 4, 5] ['done', 'done', 'done']\n", done.stderr
 
 
+@pytest.mark.slow
 def test_pictures_have_the_permissions_that_the_caller_asks_for_now(tmp_path: Path) -> None:
     """The fork server is started once, and a caller may come to ask for others later."""
     script = f"""

@@ -280,6 +280,7 @@ def test_a_full_disk_leaves_no_partial_file(project: Project) -> None:
     assert "No space left on device" in run.errors and not project.leftovers()
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_ten_thousand_tweets_are_planned_at_once(project: Project, tmp_path: Path) -> None:
     file = project.write_tweets(tweets(10_000))

@@ -70,6 +70,7 @@ def code_for_any_processor() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("code_for_any_processor")
 def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compiling_again(
     tiny_model: Path, tiny_loras: list[Path], lora_of_another_rank: Path
@@ -141,6 +142,7 @@ def compile_by(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", compiled)
 
 
+@pytest.mark.slow
 def test_each_compilation_is_announced_and_captions_of_any_length_share_one(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_block_may_have_more_versions_than_torch_allows_by_itself() -> None:
     assert torch._dynamo.config.recompile_limit == allowed
 
 
+@pytest.mark.slow
 def test_beyond_all_versions_pictures_come_uncompiled(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +225,7 @@ def test_no_weight_waits_to_be_trained(tiny_model: Path) -> None:
     assert parts and not any(w.requires_grad for part in parts for w in part.parameters())
 
 
+@pytest.mark.slow
 def test_compiling_is_announced_and_is_not_taken_for_hanging(tmp_path: Path) -> None:
     """It begins when plain pictures have taught main how fast they come."""
     rules = {"task_timeout_minimum": COMPILING / 2}

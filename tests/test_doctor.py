@@ -197,6 +197,7 @@ def test_a_speed_up_that_cannot_be_is_called_an_error_of_measurement() -> None:
         speed_up(together=10.0, alone=7.0, workers=2, cores=2)
 
 
+@pytest.mark.slow
 def test_the_script_prints_a_report_that_people_read(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, PROJECT / "doctor.py"], cwd=PROJECT, capture_output=True, text=True

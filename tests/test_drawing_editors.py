@@ -60,6 +60,7 @@ def edit(sources: list[str], **fields: Any) -> EditTask:
     return EditTask("make it night", tuple(sources), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_one_checkpoint_draws_and_edits(loaded: Loaded, pictures: list[str], name: str) -> None:
     draws, edits = loaded(name, "generate"), loaded(name, "edit")

@@ -111,6 +111,7 @@ def test_the_drift_of_each_edit_is_measured_once_and_stands_in_records(tmp_path:
     assert summary.categories[0].drift["shift"] == first.drift["shift"]
 
 
+@pytest.mark.slow
 def test_drifts_are_measured_while_the_run_goes_on(tmp_path: Path) -> None:
     """By processes of their own, with the figures that main would have found."""
     (tmp_path / "edits").mkdir()

@@ -60,6 +60,7 @@ def test_scores_come_in_the_columns_of_gedit_bench(bench: Bench) -> None:
     assert len(rows) == 2 and float(rows[1][3]) >= 0 and rows[1][6] == "en"
 
 
+@pytest.mark.slow
 def test_a_run_in_two_languages_has_figures_for_each_and_says_how_it_edited(bench: Bench) -> None:
     data = bench.project.folder / "gedit"
     rows = []
@@ -177,6 +178,7 @@ def test_categories_and_limit_choose_pairs(bench: Bench) -> None:
     assert "'causal' is not in pairs; there are Mix & match 🌧, ground, 物理" in run.errors
 
 
+@pytest.mark.slow
 @ON_BOTH
 @pytest.mark.parametrize("stage", ["edit", "score"])
 def test_a_killed_run_resumes_in_either_stage(bench: Bench, stage: str) -> None:
@@ -250,6 +252,7 @@ def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
     assert "A scored" in shown and "B: vlm-viescore-simulated (" in shown
 
 
+@pytest.mark.slow
 def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
     bench.write_pairs([pair(i, category="Mix & match") for i in range(8)])
     bench.run()
@@ -258,6 +261,7 @@ def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
     assert -1 <= bench.summary()["rank_correlations"]["vlm-viescore-simulated"] <= 1
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_a_changed_source_is_edited_again(bench: Bench) -> None:
     bench.write_pairs([pair(0), pair(1)])
@@ -269,6 +273,7 @@ def test_a_changed_source_is_edited_again(bench: Bench) -> None:
     assert bench.edits()[1].read_bytes() == second
 
 
+@pytest.mark.slow
 @ON_BOTH
 @pytest.mark.parametrize("stages", ["overlapped", "auto"])
 def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
@@ -280,6 +285,7 @@ def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
     assert [r["scores"] for r in bench.records()] == apart
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
@@ -301,6 +307,7 @@ def test_a_barrier_per_batch_says_what_it_cost(bench: Bench) -> None:
     assert "enable_batch_sync: workers waited" in run.errors
 
 
+@pytest.mark.slow
 @ON_BOTH
 @pytest.mark.parametrize("stages", ["sequential", "auto"])
 def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
@@ -348,6 +355,7 @@ def test_poison_is_quarantined_and_the_rest_goes_on(bench: Bench) -> None:
     assert "--retry-quarantined" in bench.records()[0]["error"]
 
 
+@pytest.mark.slow
 def test_runs_are_compared_pair_by_pair(bench: Bench) -> None:
     bench.write_pairs([pair(i, category=["sky", "ground"][i % 2]) for i in range(8)])
     bench.run()
@@ -361,6 +369,7 @@ def test_runs_are_compared_pair_by_pair(bench: Bench) -> None:
     assert "+0.00 to +0.00" in same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"prompts": "yes_no.yaml"}, {"temperature": 0.5}])
 def test_scores_of_different_judges_are_not_compared(bench: Bench, change: dict[str, Any]) -> None:
     bench.write_pairs([pair(i) for i in range(3)])
@@ -400,6 +409,7 @@ def test_bad_settings_are_one_clear_error(
     assert message in run.errors and "Traceback" not in run.errors
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_left_alone(bench: Bench) -> None:
     bench.write_pairs([*(pair(i) for i in range(3)), pair(3, f"{HELD} make it night")])
     run = bench.start(simulated=SLOW, **NO_COPIES)

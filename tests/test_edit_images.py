@@ -478,6 +478,7 @@ def test_edits_come_on_contact_sheets(command: Command, monkeypatch: pytest.Monk
 # -- as a process ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> None:
     folder = project.folder / "photos"
     folder.mkdir()

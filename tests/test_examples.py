@@ -1,8 +1,11 @@
 """The example persona, as `make demo` of the README draws it."""
 
+import pytest
 from PIL import Image
 
 from tests.conftest import COMMAND, PROJECT, Project
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_example_draws_on_any_machine(project: Project) -> None:

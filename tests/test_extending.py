@@ -98,6 +98,7 @@ def test_a_family_is_known_by_the_names_of_its_classes(project: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_judge_scores_a_benchmark(project: Path) -> None:
     """The libraries are imported already, also in the fork server."""
     [command] = [text for language, text in blocks() if language == "sh"]
@@ -180,6 +181,7 @@ CAPTIONS = """
 """
 
 
+@pytest.mark.slow
 def test_a_kind_of_task_runs_and_resumes_as_all_others(project: Path, tmp_path: Path) -> None:
     for name, colour in (("light", "white"), ("dark", "black")):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{name}.png")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.gpu_rows import Row, add, read, write_results
@@ -20,6 +21,7 @@ def run_benchmark(out: Path, *options: str) -> "subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_has_no_time_left_costs_no_other_row(tmp_path: Path) -> None:
     # Without the checkpoint that z-image-make writes, the plain loop fails at once.
     assert run_benchmark(tmp_path, "--only", "machine,z-image-plain").returncode == 0

@@ -72,6 +72,7 @@ def spoken_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps.headway_view, "LOG_EVERY", 0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spoken_of_at_once")
 def test_elsewhere_the_log_tells_now_and_then(command: InlineCommand) -> None:
     file = command.write("tweets.json", [{"prompt": f"{n}"} for n in range(900)])

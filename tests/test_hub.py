@@ -182,6 +182,7 @@ def test_without_a_network_a_few_tries_are_made_and_counted(project: Project) ->
     assert "after 5 tries: The hub cannot be reached at http" in line
 
 
+@pytest.mark.slow
 def test_what_passes_is_tried_again_and_then_the_cache_does_without_the_hub(
     project: Project, hub: HubServer
 ) -> None:
@@ -200,6 +201,7 @@ def test_what_passes_is_tried_again_and_then_the_cache_does_without_the_hub(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_judge_that_nobody_may_load_is_asked_for_once(project: Project, hub: HubServer) -> None:
     """Where editors and judges share the devices, those of the editors would try again."""
     refuse(hub, 403, "GatedRepo")
@@ -212,6 +214,7 @@ def test_a_judge_that_nobody_may_load_is_asked_for_once(project: Project, hub: H
     assert bench.outcomes() == ["score_failed"] * 2
 
 
+@pytest.mark.slow
 def test_a_judge_that_cannot_be_had_is_named_while_edits_are_still_made(
     project: Project, hub: HubServer
 ) -> None:

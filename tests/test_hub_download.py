@@ -288,6 +288,7 @@ def fetched(project: Project) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_in_the_middle_of_a_file_and_its_workers_ask_the_hub_nothing(
     project: Project, models: HubServer
 ) -> None:

@@ -113,6 +113,7 @@ def server() -> Iterator[tuple[str, list[list[dict[str, Any]]]]]:
     running.server_close()
 
 
+@pytest.mark.slow
 def test_two_judges_give_the_figures_of_all_tasks(
     tmp_path: Path, server: tuple[str, list[list[dict[str, Any]]]]
 ) -> None:

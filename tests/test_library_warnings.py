@@ -148,6 +148,7 @@ def test_careless_words_of_a_library_end_no_task() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_worker_prints_nothing_and_sends_everything(tmp_path: Path) -> None:
     done = run_script(SCRIPT, tmp_path, "models")
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,8 @@ from core.memory_modes import Mode, changes_pixels
 from tests.memory_modes import MODES, spec_in, without_a_gpu
 from tests.test_judge_models import JUDGE, build_clip, build_dense, lease, pictures
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["pictures"]  # a fixture
 
 JUDGES = ("vlm", "vlm_logits", "clip")

@@ -83,6 +83,7 @@ def with_loras(tiny_model: Path, tiny_loras: list[Path]) -> Callable[[Any], Any]
     return pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_draws_and_says_so_in_the_picture(
     mode: Mode, tiny_model: Path, with_loras: Callable[[Any], Any], tmp_path: Path,
@@ -125,6 +126,7 @@ def test_where_weights_wait_pictures_are_those_of_full(
     assert np.array_equal(found, in_full(family))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen_image_edit_plus", "flux_kontext"])
 def test_an_editor_edits_in_every_mode(
     name: str, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +150,7 @@ def test_an_editor_edits_in_every_mode(
         assert off.mean() < 20 and (off.max() > 0) <= changes_pixels(mode), mode
 
 
+@pytest.mark.slow
 def test_several_pictures_at_once_come_out_in_every_mode(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

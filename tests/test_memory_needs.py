@@ -150,6 +150,7 @@ def _kl_qwen(side: int) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
 SIDES = (512, 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hub_id", "component", "model"),
     [

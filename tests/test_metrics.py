@@ -219,6 +219,7 @@ def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.Mon
 # -- LPIPS ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alex", "vgg"])
 def test_lpips_is_torchmetrics_own(tmp_path: Path, name: str) -> None:
     """The network of the checkpoint stands where torchmetrics has torchvision's."""

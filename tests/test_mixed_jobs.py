@@ -394,6 +394,7 @@ def test_roles_that_share_gpus_out_in_other_ways_take_turns_on_them(
 # -- the example of docs/PYTHON.md ---------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_draws_edits_and_scores(tmp_path: Path) -> None:
     text = (PROJECT / "docs" / "PYTHON.md").read_text("utf-8")
     examples = [code.partition("```")[0] for code in text.split("```python\n")[1:]]

@@ -162,6 +162,7 @@ def warmed_up(driver: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     return done.stdout.split("\n")
 
 
+@pytest.mark.slow
 def test_a_fork_server_sees_the_gpus_and_leaves_no_device_open(warmed_up: list[str]) -> None:
     assert warmed_up[0] == "cuda True None"
     assert warmed_up[1] == ""
@@ -190,6 +191,7 @@ def test_a_fork_server_whose_librarys_thread_sleeps_has_forks(tmp_path: Path) ->
     assert done.stdout == "[2] 1 done\n", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thread_in_the_server")
 def test_a_fork_server_whose_librarys_thread_runs_is_not_forked_and_names_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -173,6 +173,7 @@ def narrow(request: pytest.FixtureRequest) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_names_that_the_locale_cannot_encode_are_drawn_and_found_again(
     project: Project, narrow: dict[str, str]
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_stack_of_such_names_reaches_its_worker(project: Project) -> None:
     assert "1 done; 2 LoRA loads" in run.output
 
 
+@pytest.mark.slow
 def test_names_on_the_command_line_are_text_under_every_locale(
     project: Project, narrow: dict[str, str]
 ) -> None:
@@ -226,6 +228,7 @@ def test_names_on_the_command_line_are_text_under_every_locale(
     assert r"_\u591c', or another" in run.errors, "the name that it proposes is text, too"
 
 
+@pytest.mark.slow
 def test_an_edit_benchmark_knows_its_categories_and_verdicts_under_a_narrow_locale(
     project: Project, latin: dict[str, str]
 ) -> None:
@@ -239,6 +242,7 @@ def test_an_edit_benchmark_knows_its_categories_and_verdicts_under_a_narrow_loca
     assert "Plan for scores: 1 changed (edited picture: 1)" in run.errors
 
 
+@pytest.mark.slow
 def test_a_model_whose_path_the_locale_cannot_encode_is_loaded(
     project: Project, tiny_model: Path, made_latin: dict[str, str] | None
 ) -> None:

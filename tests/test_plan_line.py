@@ -295,6 +295,7 @@ def test_python_logs_the_same_line(tmp_path: Path) -> None:
     assert len([*(tmp_path / ".replaced").rglob("a.png")]) == 1
 
 
+@pytest.mark.slow
 def test_edits_and_scores_are_planned_apart(project: Project) -> None:
     bench = Bench(project)
     bench.write_pairs([pair(i) for i in range(4)])

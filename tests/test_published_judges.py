@@ -168,6 +168,7 @@ QWEN3 = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "begins"), [("qwen2_5_vl", QWEN25), ("qwen3_vl", QWEN3)])
 def test_pictures_are_called_as_editscores_own_code_calls_them(
     kind: str, begins: str, tmp_path: Path

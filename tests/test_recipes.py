@@ -263,6 +263,7 @@ def _check_weights(name: str, family: Any, plain: Any, model: Path, folder: Path
 # -- through the commands ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recipe_draws_by_command_with_its_lora_from_the_hub(
     project: Project, checkpoint: Callable[[str], Path]
 ) -> None:

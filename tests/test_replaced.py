@@ -248,6 +248,7 @@ def test_pictures_wait_for_their_successors(project: Project) -> None:
     assert len(rows(old["0.png"].parent / "metadata.jsonl")) == len(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "links"),
     [*((point, True) for point in POINTS), ("main.before-keep", False), ("main.after-keep", False)],

@@ -373,6 +373,7 @@ print((held[LAST] - held[FIRST]) / (LAST - FIRST))
 """
 
 
+@pytest.mark.slow
 def test_a_task_that_has_ended_leaves_next_to_nothing_in_memory(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path / "out")],

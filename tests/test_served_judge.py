@@ -155,6 +155,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_every_edit_is_scored(played: Played) -> None:
     assert played.resumed.process.returncode == 0, played.resumed.errors
     assert played.bench.outcomes() == ["scored"] * PAIRS

@@ -133,6 +133,7 @@ def test_a_file_system_without_locks_is_named_with_a_way_out(
     assert "output folder on a local disk" in message
 
 
+@pytest.mark.slow
 def test_a_ledger_lives_where_files_cannot_be_mapped(tmp_path: Path) -> None:
     """As on 9p and some network file systems: SQLite's index of a WAL cannot be shared there."""
     script = """

@@ -66,6 +66,7 @@ def places_of(module: nn.Module) -> set[str]:
     return {str(parameter.device) for parameter in module.parameters()}
 
 
+@pytest.mark.slow
 def test_a_split_transformer_draws_what_it_draws_on_one_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,6 +173,7 @@ def test_an_editor_over_several_gpus_edits_the_same(
     assert np.array_equal(expected, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [[3 * KIB] * 3, [100 * KIB] * 2])
 def test_a_judge_over_several_gpus_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kib: list[int]
@@ -251,6 +253,7 @@ def test_the_pretended_gpus_refuse_what_real_ones_do(monkeypatch: pytest.MonkeyP
             drawn(unconnected)
 
 
+@pytest.mark.slow
 def test_loras_of_the_model_are_fused_into_layers_on_every_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -91,6 +91,7 @@ def test_jobs_with_a_listener_of_their_own_count_as_well(tmp_path: Path) -> None
     assert [event.shape.kind for event in ended] == ["generate"]
 
 
+@pytest.mark.slow
 def test_a_streamed_input_is_counted_from_the_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_order_of_the_taylor_series_is_the_one_that_is_set(folders: Folders)
     assert (picture(0) != picture(2)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_a_picture_is_the_same_whatever_was_drawn_before(
     folders: Folders, name: str, kind: str

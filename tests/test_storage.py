@@ -27,6 +27,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_a_read_only_one_is_named(
     project: Project, small_disk: Path
 ) -> None:

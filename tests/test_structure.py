@@ -140,6 +140,7 @@ def package_of(module: str) -> str | None:
     return next((prefix for prefix in prefixes if prefix in ALLOWED), parts[0])
 
 
+@pytest.mark.slow
 def test_imports_run_one_way() -> None:
     wrong = []
     for folder in ("core", "apps", "workers", "cluster"):

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from core.store.ledger import Ledger
 from core.store.provenance import read_provenance
 from tests.both_engines import ON_BOTH
 from tests.conftest import Project, Run, simulated, wait_until, write_safetensors
+
+pytestmark = pytest.mark.slow
 
 WORKERS = 4
 

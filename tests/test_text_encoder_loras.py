@@ -16,6 +16,8 @@ from tests.test_native_image_generator import drawn
 from tests.test_other_pipelines import loaded
 from workers.lora_hotswap import HotswapLoras
 
+pytestmark = pytest.mark.slow
+
 TARGETS = {
     "unet": ["to_q", "to_v"],
     "text_encoder": ["q_proj", "v_proj"],

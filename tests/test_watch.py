@@ -145,6 +145,7 @@ def terminal() -> Iterator[Terminal]:
     yield Terminal(80)
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_killed_and_continued(
     project: Project, terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:

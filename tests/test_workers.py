@@ -536,6 +536,7 @@ def test_workers_are_spawned_when_the_fork_server_hangs(
         assert statuses(generator.generate_batch(prompts("a"))) == ["done"]
 
 
+@pytest.mark.slow
 def test_a_fork_server_of_the_callers_own_runs_beside_that_of_the_workers(tmp_path: Path) -> None:
     process = script(
         tmp_path,

@@ -19,6 +19,8 @@ from tests.chaos.scale import scaled
 from tests.conftest import Workplace, wait_until
 from tests.server.conftest import Daemon
 
+pytestmark = pytest.mark.slow
+
 KILLS = scaled(3, 50)  # of the daemon; between two of them a worker is killed, too
 CLIENTS = 4
 SIDE = 64  # pixels

@@ -125,6 +125,7 @@ def has_drawn(engine: RealEngine, count: int) -> bool:
     return engine.drawn() >= count
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_a_device_that_comes_back_is_used_again(
     tmp_path: Path, workplace: Workplace, report: Report
@@ -149,6 +150,7 @@ def test_a_device_that_comes_back_is_used_again(
     assert not report(verdict).violations
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_when_all_devices_are_lost_the_command_says_so(
     tmp_path: Path, workplace: Workplace, report: Report
@@ -176,6 +178,7 @@ def test_when_all_devices_are_lost_the_command_says_so(
     assert not report(verdict).violations
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_a_flapping_worker_backs_off_and_is_given_up(
     tmp_path: Path, workplace: Workplace, report: Report

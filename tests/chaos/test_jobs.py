@@ -42,6 +42,7 @@ def attack_jobs(
         return verdict, engine.cancels
 
 
+@pytest.mark.slow
 @ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_processes_and_cancelled_jobs_cost_no_record(

@@ -15,6 +15,8 @@ from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
 from tests.conftest import Workplace
 
+pytestmark = pytest.mark.slow
+
 Report = Callable[[Verdict], Verdict]
 PAIRS = scaled(40, 200)
 KILLS: dict[Victim, int] = scaled(

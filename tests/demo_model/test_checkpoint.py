@@ -25,6 +25,7 @@ def pipeline() -> Any:
     return loaded
 
 
+@pytest.mark.slow
 def test_pictures_follow_their_prompts(pipeline: Any) -> None:
     from demo_model.captions import plain_caption
 
@@ -51,6 +52,7 @@ def plain(pipeline: Any) -> list[Image.Image]:
     return drawn_with(pipeline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["snow", "neon", "watercolour"])
 def test_a_lora_brings_its_style_in_proportion(
     pipeline: Any, plain: list[Image.Image], style: str

@@ -20,6 +20,7 @@ from tests.conftest import BENCHMARK, Project
 MODELS = [DEMO_EDITOR, DEMO_JUDGE]
 
 
+@pytest.mark.slow
 def test_the_editor_follows_instructions_that_it_was_never_trained_on(tmp_path: Path) -> None:
     rng = random.Random(8)
     edits = [untrained(rng, CATEGORIES[i % len(CATEGORIES)]) for i in range(10)]
@@ -28,6 +29,7 @@ def test_the_editor_follows_instructions_that_it_was_never_trained_on(tmp_path: 
     assert not any(edit_right(edit.before(), edit) for edit in edits)
 
 
+@pytest.mark.slow
 def test_the_judge_ranks_right_edits_above_the_others(tmp_path: Path) -> None:
     rng = random.Random(9)
     family = judge()
@@ -42,6 +44,7 @@ def test_the_judge_ranks_right_edits_above_the_others(tmp_path: Path) -> None:
         assert area_under_curve(right, of(deed)) >= least, deed  # the card says it of 100
 
 
+@pytest.mark.slow
 def test_a_badly_drawn_edit_scores_less(tmp_path: Path) -> None:
     family, rng = judge(), random.Random(5)
     fine = [sample_judged(rng, "right", damaged=False) for _ in range(24)]
@@ -74,6 +77,7 @@ def test_the_weights_are_small() -> None:
     assert sum(file.stat().st_size for file in files) < 20_000_000
 
 
+@pytest.mark.slow
 def test_the_shipped_benchmark_runs_where_there_is_no_gpu(project: Project) -> None:
     """The shipped settings, on one pair of each category."""
     config = project.folder / "cpu.yaml"

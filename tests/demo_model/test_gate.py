@@ -205,6 +205,7 @@ def test_only_what_is_asked_for_is_trained() -> None:
         assert {stage.part for stage in stages(["generator"], timed)} == {"generator"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here it would train")
 def test_a_gpu_that_is_not_there_is_named_before_anything_begins(tmp_path: Path) -> None:
     work = tmp_path / "work"

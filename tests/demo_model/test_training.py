@@ -144,6 +144,7 @@ class _Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def running(container: Container) -> Iterator[dict[str, Any]]:
             process.wait()
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_enough_to_serve_be_healthy_and_stop(
     container: Container, running: dict[str, Any]
 ) -> None:

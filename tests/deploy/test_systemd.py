@@ -32,6 +32,7 @@ def configure(unit: Unit, **settings: Any) -> None:
     unit.config.write_text(yaml.safe_dump(forking(simulated(**settings))), "utf-8")
 
 
+@pytest.mark.slow
 def test_it_says_when_it_can_be_asked_and_works_on_when_it_is_told_to_stop(
     manager: Manager,
 ) -> None:

@@ -259,6 +259,7 @@ sys.exit(follower.main())
 """
 
 
+@pytest.mark.slow
 def test_a_page_that_is_much_work_is_given_up_with_the_run_that_was_killed(tmp_path: Path) -> None:
     """However many seconds it may take: they are few where the machine is idle."""
     done = subprocess.run(

@@ -115,6 +115,7 @@ def test_changed_definitions_of_its_tables_lose_no_record(
     assert replan(run.folder) == WHOLE
 
 
+@pytest.mark.slow
 def test_a_torn_wal_loses_no_picture(run: FinishedRun) -> None:
     wal = run.in_use[WAL_NAME]
     assert len(wal) > 10 * PAGE

@@ -123,6 +123,7 @@ def test_runs_without_a_folder_never_share_one(inline: Path) -> None:
     assert len(made) == 5 and all(Path(str(f)).is_file() for f in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [YEARS, -YEARS])
 def test_a_jumping_clock_changes_nothing(
     project: Project, seconds: int, monkeypatch: pytest.MonkeyPatch

@@ -268,6 +268,7 @@ def test_all_three_ways_have_the_same_result(
         assert good[1]["response"]["body"]["output_format"] == "webp"
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_killed_again_and_again_loses_no_line(daemon: Daemon) -> None:
     daemon.settings = {**SETTINGS, "server": {"max_tasks_per_job": 40}}
     daemon.start()

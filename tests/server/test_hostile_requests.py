@@ -125,6 +125,7 @@ def accepted_in_error(client: httpx2.Client, jobs: dict[str, str]) -> dict[str, 
     return problems
 
 
+@pytest.mark.slow
 def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) -> None:
     requests = [*every(), *batch_requests()]
     assert len(requests) >= 800

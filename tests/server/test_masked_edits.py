@@ -16,6 +16,8 @@ from tests.conftest import run_script, simulated
 from tests.server.conftest import Daemon
 from tests.server.image_clients import mask, openai_client, picture
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 STEPS = 4
 ELSEWHERE = """

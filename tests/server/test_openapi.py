@@ -132,6 +132,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checked]:
     checked.daemon.end()
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(checked: Checked) -> None:
     """A caller like any other asks for all that there is."""
     run = checked.ask(checked.key)
@@ -140,6 +141,7 @@ def test_every_answer_is_as_the_document_says(checked: Checked) -> None:
     assert "Traceback" not in checked.daemon.log
 
 
+@pytest.mark.slow
 def test_what_an_operator_does_to_workers_is_as_the_document_says(checked: Checked) -> None:
     run = checked.ask(checked.operator_key, "--include-path-regex", "^/v1/workers")
     assert run.returncode == 0, run.stdout + run.stderr

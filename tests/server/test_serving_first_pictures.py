@@ -64,6 +64,7 @@ def test_curl_draws_a_picture(daemon: Daemon, tmp_path: Path) -> None:
     assert max(colour(tmp_path / "house.png", SKY)) < 128, "it is not night"
 
 
+@pytest.mark.slow
 def test_the_official_client_draws_and_edits(daemon: Daemon, tmp_path: Path) -> None:
     code = example("python", daemon)
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
@@ -146,6 +147,7 @@ def holds(daemon: Daemon, name: str) -> bool:
     return bool(drawing) and drawing == lora(daemon, name)["loaded_on"]
 
 
+@pytest.mark.slow
 def test_a_pinned_lora_waits_for_its_tasks_also_after_the_workers_death(daemon: Daemon) -> None:
     ask(daemon, "snow", "pin")
     wait_until(lambda: holds(daemon, "snow"), "the LoRA")
