@@ -33,12 +33,9 @@ from core.worker_spec import WorkerSpec
 from tests import late_environment
 from tests.quick_exit import run_and_exit
 
-SYS_CLONE = 56  # on x86-64
-CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = (
-    0x8000,
-    0x200000,
-    0x1000000,
-)  # linux/sched.h
+SYS_CLONE = 56
+CAN_CLONE = platform.machine() == "x86_64"  # elsewhere the call has another number and order
+CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 1 << 15, 1 << 21, 1 << 24  # linux/sched.h
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_GET_TID_ADDRESS = 1, 15, 40  # linux/prctl.h
 BLOCKED = {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM}  # while it waits
 IGNORABLE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -110,8 +107,13 @@ def take_over_simulated() -> None:
     Waiting(lambda: started("tests.births", environment), fits).take_over()
 
 
-def started(module: str, environment: Mapping[str, str]) -> socket.socket:
-    """Start a process that waits, by a thread that never ends; returns the connection to it."""
+def started(module: str, environment: Mapping[str, str]) -> socket.socket | None:
+    """Start a process that waits, by a thread that never ends; returns the connection to it.
+
+    None where it could bear nobody.
+    """
+    if not CAN_CLONE:
+        return None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def start() -> None:
@@ -125,6 +127,7 @@ def started(module: str, environment: Mapping[str, str]) -> socket.socket:
         )
         theirs.close()
         process.wait()
+        threading.Event().wait()
 
     threading.Thread(target=start, name="births", daemon=True).start()
     return ours
@@ -285,7 +288,7 @@ def _next(connection: socket.socket, last: str | None) -> Callable[[], None] | N
 def _clone() -> int | None:
     """Fork a sibling; returns its id, 0 in itself, and None where that cannot be done."""
     place = ctypes.c_void_p()
-    if platform.machine() != "x86_64" or _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(place)):
+    if not CAN_CLONE or _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(place)):
         return None
     flags = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD
     none = ctypes.c_long(0)

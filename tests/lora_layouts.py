@@ -218,9 +218,14 @@ def _built(family: str) -> Any:
 
 
 def build(family: str) -> Any:
-    """A pipeline in float32 without any LoRA, the same each time."""
+    """A pipeline in float32 without any LoRA, the same each time.
+
+    What takes no LoRAs is nobody's own.
+    """
     pipeline = _built(family)
-    return type(pipeline)(**{k: copy.deepcopy(v) for k, v in pipeline.components.items()})
+    own = {name: getattr(pipeline, name) for name in pipeline._lora_loadable_modules}
+    own["scheduler"] = pipeline.scheduler
+    return type(pipeline)(**{**pipeline.components, **copy.deepcopy(own)})
 
 
 def layers_of(pipeline: Any) -> dict[str, nn.Linear | nn.Conv2d]:

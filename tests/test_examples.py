@@ -6,11 +6,10 @@ from tests.conftest import COMMAND, PROJECT, Project
 
 
 def test_the_example_draws_on_any_machine(project: Project) -> None:
-    """From the first import on, as no other test of this command with a real model."""
     line = [str(PROJECT / "examples" / "persona_tweets.json"), "1", "--limit", "2"]
     line += ["--config", str(project.write_settings({"device": "cpu"}))]
     line += ["--output-dir", str(project.folder / "out")]
-    run = project.execute(COMMAND, line, kind=None)
+    run = project.execute(COMMAND, line, "models")
     assert run.finish() == 0, run.errors
     assert "the embedded demo model (auto: no GPU is visible" in run.errors
     assert "needs one of 22 GiB, or of 3.0 with memory: sequential_offload)." in run.errors

@@ -69,24 +69,36 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- pictures ----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def with_loras(tiny_model: Path, tiny_loras: list[Path]) -> Callable[[Any], Any]:
+    """LoRAs in turn, each with the picture that all weights in a number type draw with it."""
+    order = [None, tiny_loras[0], None, tiny_loras[1], tiny_loras[0]]
+
+    @cache
+    def pictures(dtype: Any) -> list[tuple[Path | None, Any]]:
+        full = generator("full", tiny_model, dtype=dtype)
+        assert "memory" not in full.run([lease()])[0].used
+        return [(lora, drawn(full, lora).astype(int)) for lora in order]
+
+    return pictures
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_draws_and_says_so_in_the_picture(
-    mode: Mode, tiny_model: Path, tiny_loras: list[Path], tmp_path: Path,
+    mode: Mode, tiny_model: Path, with_loras: Callable[[Any], Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     without_a_gpu(monkeypatch)
-    full = generator("full", tiny_model, dtype=dtype_for(mode))
+    expected_with = with_loras(dtype_for(mode))
     family = generator(mode, tiny_model)
-    order = [None, tiny_loras[0], None, tiny_loras[1], tiny_loras[0]]
-    for lora in order:
-        expected, found = drawn(full, lora).astype(int), drawn(family, lora).astype(int)
-        off = np.abs(found - expected)
+    for lora, expected in expected_with:
+        off = np.abs(drawn(family, lora).astype(int) - expected)
         assert (off.max() > 0) == changes_pixels(mode)
         assert off.mean() < 20, "another picture altogether"
     assert np.array_equal(drawn(family), drawn(family)), "nothing is left behind by LoRAs"
     task = lease()
     [picture] = family.run([task])
-    assert picture.used["memory"] == mode and "memory" not in full.run([task])[0].used
+    assert picture.used["memory"] == mode
     file = tmp_path / "picture.png"
     file.write_bytes(encode_picture(picture.image, task, picture.used))
     assert f"Memory mode: {mode}" in Image.open(file).info["parameters"]

@@ -1,5 +1,6 @@
-"""A command's fork server as a fork that waits for its work: it has imported what workers need.
+"""What a warm command starts with an interpreter of its own, as forks of one that waits for it.
 
+That is its fork server, which has imported what workers need, and each process that loads no model.
 Tests of the fork server's own start have no warm commands.
 """
 
