@@ -52,7 +52,7 @@ def import_ray() -> None:
 
 def _random_id() -> bytes:
     """What Ray draws first in a fork of this process."""
-    from ray._raylet import JobID, PlacementGroupID  # type: ignore[attr-defined]
+    from ray._raylet import JobID, PlacementGroupID
 
     reader, writer = os.pipe()
     if not os.fork():
