@@ -29,9 +29,11 @@ NAME = "cluster.bridge"  # as the kernel shows it; and what the command line of 
 RAY = "RAY_"  # how Ray's variables begin, which it reads as it is imported
 UNHEEDED = "RAY_CLIENT_MODE"  # set by Ray as it is imported
 KNOWN = {**VARIABLES, ONE_MACHINE: "0"}  # as it is imported here
+# Not `cluster.agent`: a remote class draws a random number, and all forks would have the same ones.
 NEEDED = (
-    *("ray", "cluster.bridge", "cluster.relay", "cluster.ray_state", "cluster.holders"),
-    "ray.job_config",
+    *("ray", "ray.job_config", "ray.util.scheduling_strategies", "cluster.bridge"),
+    *("cluster.ray_state", "cluster.holders", "cluster.node_files", "cluster.node_workers"),
+    *("cluster.reachable", "cluster.software"),
 )
 BECOME = "from tests.warm_bridge import become; become(); "
 
@@ -45,6 +47,22 @@ def import_ray() -> None:
     os.environ.clear()
     os.environ.update(before)
     sys.excepthook = hook  # a command's own
+    assert _random_id() != _random_id(), "two bridges would take each other's objects for their own"
+
+
+def _random_id() -> bytes:
+    """What Ray draws first in a fork of this process."""
+    from ray._raylet import JobID, PlacementGroupID
+
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, PlacementGroupID.of(JobID.from_int(1)).binary())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as drawn:
+        found = drawn.read()
+    os.wait()
+    return found
 
 
 def become() -> None:
