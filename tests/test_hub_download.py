@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
+from core.byte_sizes import shown_bytes
 from core.errors import ModelLoadError
 from core.events import Event, ModelFetching
 from core.processes.model_fetch import ModelFetch
@@ -288,30 +290,43 @@ def fetched(project: Project) -> int:
         return 0
 
 
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_in_the_middle_of_a_file_and_its_workers_ask_the_hub_nothing(
     project: Project, models: HubServer
 ) -> None:
-    models.rate = 500_000
+    models.ends = lambda name, sent: name == BIG and sent >= 300_000  # and no more of it comes
+    big, files = models.folder / BIG, [f for f in models.folder.rglob("*") if f.is_file()]
+    blobs = project.folder / "hf" / "hub" / "models--someone--model" / "blobs"
+    begun = blobs / f"{hashlib.sha256(big.read_bytes()).hexdigest()}.incomplete"
     run = start(project, models)
-    wait_until(lambda: fetched(project) > 600_000, "some of it")
+    wait_until(lambda: begun.is_file() and begun.stat().st_size > 200_000, "some of it")
+    fetching = worker_processes(run.process.pid)
     assert "Pipeline in " not in run.errors, "workers wait for the model"
     os.killpg(run.process.pid, signal.SIGKILL)
     run.finish()
-    wait_until(lambda: not worker_processes(run.process.pid), "the end")
-    models.rate = None
+    wait_until(lambda: not any(map(runs, fetching)), "their end")
+    models.ends = lambda name, sent: False
     models.requests.clear()
+    models.sent.clear()
+    kept = begun.stat().st_size
     run = start(project, models)
     assert run.finish() == 0, run.errors
-    size = (models.folder / BIG).stat().st_size
-    assert size <= models.sent[BIG] < size + 200_000
+    assert models.sent[BIG] == big.stat().st_size - kept
     assert not list((project.folder / "hf").rglob("*.incomplete"))
     question = f"HEAD /{MODEL}/resolve/main/model_index.json"
     assert models.requests.count(question) == 1
     assert 1 <= starts(run) <= 2, "one worker may draw everything before the other one starts"
     assert all(COMMIT in request for request in models.requests if request != question)
 
-    assert re.search(r"someone/model: downloading [\d.]+ MB of 4\.0 MB\.", run.errors)
+    total = re.escape(shown_bytes(sum(file.stat().st_size for file in files)))
+    assert re.search(rf"someone/model: downloading [\d.]+ MB of {total}\.", run.errors)
     assert re.search(r"someone/model: downloaded in \d+ s\.", run.errors)
     assert "/snapshots/" not in run.errors, "users know the model by its name"
     for picture in (project.folder / "out").rglob("*.png"):
