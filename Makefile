@@ -21,6 +21,7 @@ serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000, wi
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
 test test-all chaos: export PYTHONDONTWRITEBYTECODE :=
+test-all: WHICH :=
 test: WHICH := -m "not slow"
 test: $(READY_TO_TEST) lint  ## lint, type hints and all tests but some that take seconds each
 	$(TYPES_AND_TESTS)
