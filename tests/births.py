@@ -6,9 +6,9 @@ Only the interpreter's start and the imports are left out. Tests of these have a
 started cold, too. `python -m tests.births CONNECTION` waits for births of simulated devices.
 """
 
+import atexit
 import ctypes
 import fcntl
-import gc
 import json
 import os
 import platform
@@ -28,9 +28,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from core.processes.entry_points import run_fetch
 from core.processes.fork_server import PRELOAD
+from core.processes.forking import current_umask
 from core.processes.preload_environment import PRELOAD_ROLE
 from core.worker_spec import WorkerSpec
 from tests import late_environment
+from tests.forks_on_demand import importing
 from tests.quick_exit import run_and_exit
 
 SYS_CLONE = 56
@@ -177,7 +179,7 @@ class Waiting:
         surroundings = {
             "environment": dict(os.environ),
             "standard": standard,
-            "umask": _umask(),
+            "umask": current_umask(),
             "limits": [resource.getrlimit(limit) for limit in LIMITS],
             "blocked": [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))],
             "ignored": [int(n) for n in IGNORABLE if signal.getsignal(n) is signal.SIG_IGN],
@@ -238,13 +240,24 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _umask() -> int:
-    """This process's umask; `os.umask` would have to set another one for a moment to tell it."""
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-        return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
-
-
 # -- the process that waits ----------------------------------------------------------------------
+
+
+def keep_ready(last: str | None = None, not_for_it: Sequence[int] = ()) -> socket.socket:
+    """Have a fork of this process wait, as `wait` says; returns the connection to it.
+
+    Args:
+        not_for_it: file descriptors that it shall not have.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        ours.close()
+        for number in not_for_it:
+            os.close(number)
+        wait(theirs, last)
+    theirs.close()
+    atexit.register(ours.close)  # or Python may warn of it at its end
+    return ours
 
 
 def wait(connection: socket.socket, last: str | None = None) -> NoReturn:
@@ -347,12 +360,9 @@ def _place(files: Sequence[int], numbers: Sequence[int]) -> None:
 
 
 def main(connection: int) -> None:
-    gc.disable()  # while importing: a tenth sooner
-    for name in SIMULATED:
-        __import__(name)
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    with importing():
+        for name in SIMULATED:
+            __import__(name)
     wait(socket.socket(fileno=connection))
 
 

@@ -23,7 +23,6 @@ from typing import Any, Literal, TextIO
 import psutil
 import pytest
 import yaml
-from hypothesis import HealthCheck
 from hypothesis import settings as for_hypothesis
 from PIL import Image
 
@@ -33,7 +32,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests import births, known_paths, longest_first, rewritten_tests, slow_tests, warm_tests
 from tests.inline_backend import InlineBackend
-from tests.process_tree import ProcessTree
+from tests.process_tree import ProcessTree, words_of
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -67,8 +66,7 @@ WARM = WarmCommands()
 # process that starts on a machine with ten times as much to do may well take a minute.
 PATIENCE = 180.0
 OBJECTS_TO_COLLECT = 50_000  # made and not freed, in a test process; Python's own number is 700
-# A busy machine makes any example slow, and each draw of one.
-for_hypothesis.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+for_hypothesis.register_profile("busy", **warm_tests.BUSY)
 for_hypothesis.load_profile("busy")
 pytest_plugins = ["tests.both_engines"]
 
@@ -232,7 +230,7 @@ def worker_processes(main_pid: int) -> list[psutil.Process]:
     """The worker processes of a main process (not multiprocessing's own helpers)."""
     tree = ProcessTree()
     try:
-        spawned = [child for child in tree.children(main_pid) if "spawn_main" in _words(child)]
+        spawned = [child for child in tree.children(main_pid) if "spawn_main" in words_of(child)]
         servers = fork_servers(main_pid, tree)
         return spawned + [fork for server in servers for fork in tree.children(server.pid)]
     except psutil.Error:
@@ -243,14 +241,9 @@ def fork_servers(main_pid: int, tree: ProcessTree | None = None) -> list[psutil.
     """The fork servers of a main process: there may be one of simulated devices, and others."""
     try:
         known = (tree or ProcessTree()).children(main_pid)
-        return [child for child in known if "forkserver" in _words(child)]
+        return [child for child in known if "forkserver" in words_of(child)]
     except psutil.Error:
         return []
-
-
-def _words(process: psutil.Process) -> str:
-    """By which it is known; one that is a fork has a name alone."""
-    return " ".join([process.name(), *process.cmdline()])
 
 
 def fork_server(main_pid: int) -> psutil.Process | None:

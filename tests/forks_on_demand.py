@@ -4,17 +4,29 @@ Whoever asks sends a request with files and is told the fork's id; its connectio
 fork has ended.
 """
 
+import gc
 import json
 import os
 import select
 import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 REQUEST = 1 << 20  # bytes
 FILES = 3
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import a tenth sooner, and so that forks of this process share what was imported."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def serve(listener: socket.socket, together: bool = False) -> tuple[list[Any], list[int]]:

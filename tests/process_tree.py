@@ -34,3 +34,16 @@ class ProcessTree:
         """Its children, and theirs, and so on."""
         children = self.children(parent)
         return children + [p for child in children for p in self.below(child.pid)]
+
+
+def words_of(process: psutil.Process) -> str:
+    """By which a process is known; one that is a fork has a name alone."""
+    return " ".join([process.name(), *process.cmdline()])
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it is there and has not ended, whoever may still have to wait for it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -22,6 +21,7 @@ from core.processes.model_fetch import ModelFetch
 from core.settings import load_settings
 from tests.conftest import PATIENCE, Project, Run, wait_until, worker_processes
 from tests.hub_server import COMMIT, MODEL, HubServer
+from tests.process_tree import runs
 from tests.test_hub import lines, starts
 from tests.test_native_image_generator import SMALL, spec_for
 from workers.hub import HubModel
@@ -288,13 +288,6 @@ def fetched(project: Project) -> int:
         return sum(f.stat().st_size for f in blobs.glob("*.incomplete"))
     except FileNotFoundError:  # one was given its name meanwhile
         return 0
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.slow

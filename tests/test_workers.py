@@ -44,6 +44,7 @@ from tests.conftest import (
 )
 from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.played_workers import PlayedWorkers
+from tests.process_tree import runs
 from tests.stub_backend import StubWorker
 from workers.errors import classify
 
@@ -475,7 +476,7 @@ def test_nobody_outlives_a_killed_parent(tmp_path: Path, method: str) -> None:
     process.kill()
     process.communicate()
     left = [*workers, server] if server else workers
-    wait_until(lambda: not any(_runs(p) for p in left), "everybody's end")
+    wait_until(lambda: not any(runs(p) for p in left), "everybody's end")
 
 
 @ON_BOTH
@@ -561,13 +562,6 @@ def test_a_fork_server_of_the_callers_own_runs_beside_that_of_the_workers(tmp_pa
     output, errors = process.communicate(timeout=PATIENCE)
     assert output.splitlines() == ["before", "True", "meanwhile", "afterwards"], errors
     assert "fork server" not in errors
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @ON_BOTH

@@ -4,8 +4,6 @@ Tests of a bridge's own start have no warm commands. `python -m tests.warm_bridg
 for bridges of the process that has started it.
 """
 
-import atexit
-import gc
 import json
 import os
 import socket
@@ -23,6 +21,7 @@ from unittest.mock import patch
 from cluster import bridge_process
 from cluster.ray_environment import ONE_MACHINE, VARIABLES, before_import
 from tests import births
+from tests.forks_on_demand import importing
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME = "cluster.bridge"  # as the kernel shows it; and what the command line of any bridge has
@@ -127,12 +126,7 @@ def keep_ready() -> socket.socket:
 
     Returns the connection to it, for processes to close that are started meanwhile.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not os.fork():
-        ours.close()
-        births.wait(theirs)
-    theirs.close()
-    atexit.register(ours.close)  # or Python may warn of it at its end
+    ours = births.keep_ready()
     vars(bridge_process)["subprocess"] = _subprocess_of(lambda: ours)
     return ours
 
@@ -152,11 +146,8 @@ def _of_process(pid: int) -> Any:
 
 
 def main(connection: int) -> None:
-    gc.disable()  # while importing: a tenth sooner
-    import_ray()
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    with importing():
+        import_ray()
     births.wait(socket.socket(fileno=connection))
 
 

@@ -4,9 +4,7 @@ That is its fork server, which has imported what workers need, and each process 
 Tests of the fork server's own start have no warm commands.
 """
 
-import atexit
 import os
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,14 +44,7 @@ def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
     Args:
         not_for_it: file descriptors that it shall not have.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not os.fork():
-        ours.close()
-        for number in not_for_it:
-            os.close(number)
-        births.wait(theirs, births.FORK_SERVER if kind != "models" else None)
-    theirs.close()
-    atexit.register(ours.close)  # or Python may warn of it at its end
+    ours = births.keep_ready(births.FORK_SERVER if kind != "models" else None, not_for_it)
     births.Waiting(lambda: ours, lambda birth: _is_for(kind, birth)).take_over()
 
 

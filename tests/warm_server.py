@@ -5,7 +5,6 @@ with the last of them.
 """
 
 import ctypes
-import gc
 import json
 import os
 import select
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from loguru import logger
 
 from tests import births, known_paths, late_environment, warm_bridge, warm_fork_server
+from tests.forks_on_demand import importing
 from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models", "ray"]
@@ -147,18 +147,15 @@ def read_once() -> None:
 
 
 def main(listener: int, kind: Kind) -> None:
-    gc.disable()  # while importing: a tenth sooner
-    for name in COMMANDS:
-        __import__(name)
-    read_once()
-    assert HUB not in sys.modules, "it reads the environment as it is imported"
-    if kind == "models":
-        warm_fork_server.import_models()
-    if kind == "ray":
-        warm_bridge.import_ray()
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    with importing():
+        for name in COMMANDS:
+            __import__(name)
+        read_once()
+        assert HUB not in sys.modules, "it reads the environment as it is imported"
+        if kind == "models":
+            warm_fork_server.import_models()
+        if kind == "ray":
+            warm_bridge.import_ray()
     serve(socket.socket(fileno=listener), kind)
 
 

@@ -4,7 +4,6 @@ It has imported, once for all of them, the libraries that tests of real models i
 each test process five seconds of a core. It has one thread, and ends with pytest's own process.
 """
 
-import gc
 import os
 import signal
 import socket
@@ -14,11 +13,12 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings, strategies
 
 from tests import warm_fork_server
-from tests.forks_on_demand import serve
+from tests.forks_on_demand import importing, serve
 from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,8 @@ IMPORTED = (
     *("core.engine.engine", "core.processes.local_backend", "core.judges.clip"),
     *("core.intake.kinds.generate", "workers.simulated_gpu", "workers.hub_download"),
 )  # not datasets, nor pandas: they have threads
+# Of hypothesis: a busy machine makes any example slow, and each draw of one.
+BUSY: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # Environment: threads of a library would not survive the fork.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
@@ -114,8 +116,7 @@ def prepare_hypothesis() -> None:
     """
     strategies.text().validate()
 
-    # On a busy machine this takes seconds: the profile of the tests is not loaded here.
-    @settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(database=None, **BUSY)
     @given(strategies.lists(strategies.integers(), min_size=50, max_size=50))
     def draw(numbers: list[int]) -> None:
         """So many that one of them is tried to be a constant."""
@@ -140,14 +141,10 @@ def main(listener: int) -> None:
     # Ctrl-C is for the tests; whoever has it ignored hands that on.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: None)
-    gc.disable()  # while importing: a tenth sooner
-    with words_unheard():
+    with importing(), words_unheard():
         for name in IMPORTED:
             __import__(name)
         prepare_hypothesis()
-    gc.enable()
-    gc.collect()
-    gc.freeze()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
     request, files = serve(socket.socket(fileno=listener))

@@ -72,7 +72,7 @@ class Forking:
             self._prepare()
             raise OSError("the fork server has died, and is started again")
         whole = {name: for_worker(v) for name, v in whole_environment(environment).items()}
-        surroundings = (whole, _current_folder(), _umask(), target, arguments)
+        surroundings = (whole, _current_folder(), current_umask(), target, arguments)
         process = new_process(FORKSERVER, _in_surroundings, surroundings, name)
         try:
             self._keeper.start(process)
@@ -90,7 +90,7 @@ def _current_folder() -> str | None:
         return None
 
 
-def _umask() -> int | None:
+def current_umask() -> int | None:
     """This process's umask; `os.umask` would have to set another one for a moment to tell it."""
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as status:

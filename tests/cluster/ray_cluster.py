@@ -30,7 +30,7 @@ from tests.cluster.patient_ray import ENVIRONMENT, SET_UP_BY, patient
 from tests.cluster.warm_ray_join import NAME
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.late_environment import FAULTS
-from tests.process_tree import ProcessTree
+from tests.process_tree import ProcessTree, words_of
 from tests.warm_bridge import NAME as BRIDGE
 from tests.warm_server import MARK
 
@@ -245,7 +245,7 @@ class RayCluster:
     @staticmethod
     def bridge(main: psutil.Process) -> psutil.Process:
         """The bridge of a command at work."""
-        [bridge] = [p for p in ProcessTree().children(main.pid) if BRIDGE in _words(p)]
+        [bridge] = [p for p in ProcessTree().children(main.pid) if BRIDGE in words_of(p)]
         return bridge
 
     def kill(self, node: Any) -> None:
@@ -355,13 +355,8 @@ def _all_below(process: psutil.Process) -> list[psutil.Process]:
 
 def _is_worker(process: psutil.Process) -> bool:
     """Whether it is a worker, and not a fork server or multiprocessing's own helper."""
-    line = _words(process)
+    line = words_of(process)
     if "spawn_main" in line:
         return "resource_tracker" not in line
     parent = process.parent()
-    return "forkserver" in line and parent is not None and "forkserver" in _words(parent)
-
-
-def _words(process: psutil.Process) -> str:
-    """By which it is known; a fork server that is a fork has a name alone."""
-    return " ".join([process.name(), *process.cmdline()])
+    return "forkserver" in line and parent is not None and "forkserver" in words_of(parent)

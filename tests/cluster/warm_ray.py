@@ -6,7 +6,6 @@ child of it has imported all that Ray's own agents of a node need. Both have one
 environment of their cluster, and end with whoever has started the first.
 """
 
-import gc
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from tests import births, late_environment, warm_fork_server
 from tests.cluster.warm_ray_join import AGENTS, PLACE, is_of_an_agent
-from tests.forks_on_demand import serve
+from tests.forks_on_demand import importing, serve
 from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -89,12 +88,8 @@ def _become(
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Import a tenth sooner, for forks."""
-    gc.disable()
-    yield
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    with importing():
+        yield
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
 
