@@ -24,7 +24,7 @@ STAND_INS = {
     "python": (
         "trap 'echo told USR1 >> \"$NOTES\"; exit 130' USR1\n"
         "trap 'echo told TERM >> \"$NOTES\"; exit 130' TERM\n"
-        'while [ "$(grep -c "^srun.* start " "$NOTES")" -lt "${STEPS:-0}" ]; do sleep 0.05; done\n'
+        'while [ "$(grep -c "^srun.* start " "$NOTES")" -lt "${STARTS:-0}" ]; do sleep 0.05; done\n'
         'for i in $(seq "${TENTHS:-0}"); do sleep 0.1; done\nexit "${ENDS_WITH:-0}"\n'
     ),
 }
@@ -89,7 +89,7 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 def test_a_cluster_is_started_on_every_node_and_the_command_runs_on_it(
     job: Callable[..., Job],
 ) -> None:
-    done = job("generate_images_from_tweets.py", "my tweets.json", "--seed", "3", STEPS="3")
+    done = job("generate_images_from_tweets.py", "my tweets.json", "--seed", "3", STARTS="3")
     assert done.end() == 0
     steps = [line for line in done.calls("ray start") if line.startswith("srun")]
     [head] = [line for line in steps if "--nodelist=node1" in line]
@@ -106,12 +106,12 @@ def test_a_cluster_is_started_on_every_node_and_the_command_runs_on_it(
 
 def test_only_who_has_the_jobs_own_token_may_use_its_cluster(job: Callable[..., Job]) -> None:
     """All steps have it, and no other job has."""
-    first = job("generate_images_from_tweets.py", "tweets.json", STEPS="3", TENTHS="3")
+    first = job("generate_images_from_tweets.py", "tweets.json", STARTS="3", TENTHS="3")
     assert first.end() == 0
     [token] = {line.split()[2] for line in first.calls("token token ")}
     assert len(token) == 64
     first.notes.unlink()
-    other = job("generate_images_from_tweets.py", "tweets.json", STEPS="3", TENTHS="3")
+    other = job("generate_images_from_tweets.py", "tweets.json", STARTS="3", TENTHS="3")
     assert other.end() == 0 and not other.calls(token)
 
 
